@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 HA_PYTHON ?= python3.13
 HA_VENV   ?= .venv-home-assistant
+WAPITI_VENV := .venv-wapiti
 BIN    := $(VENV)/bin
 WEB    := client_demo/web/node_modules/.package-lock.json
 TOOLS  := tests/checked/node_modules/.package-lock.json
@@ -117,7 +118,13 @@ soak-abuse: $(VENV)/.test  ## run attacks that normal clients must not notice; S
 	@ABUSE_SECONDS=$(SECONDS) ABUSE_SEED=$(SEED) ABUSE_LOG=$(LOG) \
 	  $(BIN)/python -m pytest --timeout 0 -s --tb short tests/end_to_end/faults/test_abuse.py -k "$(ON)"
 
-checked: $(VENV)/.checked $(WEB) $(TOOLS)  ## check geocast with tools that other people wrote; ON=jing for one (docs/checked.md)
+# Wapiti pins versions of packages of which the server has others.
+$(WAPITI_VENV)/.tool: requirements/wapiti.txt
+	@PYTHON="$(PYTHON)" VENV="$(WAPITI_VENV)" sh requirements/venv.sh
+	@$(WAPITI_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/wapiti.txt
+	@touch $@
+
+checked: $(VENV)/.checked $(WEB) $(TOOLS) $(WAPITI_VENV)/.tool  ## check geocast with tools that other people wrote; ON=jing for one (docs/checked.md)
 	@sh requirements/system.sh tests/checked/system.txt
 	@GEOCAST_CHECKED=1 $(BIN)/python -m pytest -q --no-header --tb short -p no:schemathesis -m "" -k "$(ON)" tests/checked
 
@@ -178,6 +185,8 @@ lock:            ## regenerate the lock files with hashes in requirements/ (need
 	    requirements/$$name.in -o requirements/$$name.txt; done
 	@uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 \
 	  --override requirements/checked-overrides.txt requirements/checked.in -o requirements/checked.txt
+	@uv pip compile --quiet --generate-hashes --no-header --python-version 3.11 --python-platform linux \
+	  requirements/wapiti.in -o requirements/wapiti.txt
 	@uv pip compile --quiet --generate-hashes --no-header --python-version 3.13.2 --python-platform linux \
 	  requirements/home-assistant.in -o requirements/home-assistant.txt
 

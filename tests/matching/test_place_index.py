@@ -265,11 +265,12 @@ def test_session_with_several_places_inside_is_returned_once():
     assert checked.check(Circle(*DALLAS, 1_000.0)) == 2
 
 
-def test_place_in_any_circle_of_area_is_matched():
-    """Some circles overlap, some contain others, and some are apart."""
+@pytest.mark.parametrize("apart", [1, 1_000])
+def test_place_in_any_circle_of_area_is_matched(apart):
+    """Some circles overlap, some contain others, and some are apart. The rows of the sessions are near or far apart."""
     rng, checked = random.Random(3), CheckedPlaceIndex(8)
     for row in range(600):
-        checked.add(row // 3, *near(rng, DALLAS, 5_000), rng.choice(REACHES))
+        checked.add(row // 3 * apart, *near(rng, DALLAS, 5_000), rng.choice(REACHES))
     for _ in range(20):
         area = [Circle(*near(rng, DALLAS, 5_000), rng.choice([300.0, 3_000.0])) for _ in range(16)]
         assert checked.check(*area)

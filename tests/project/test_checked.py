@@ -28,7 +28,9 @@ def test_each_tool_has_one_row_in_the_document():
 
 def test_packages_of_each_tool_are_locked():
     """`make checked` installs only what the locks have, and programs in the tables of Debian packages."""
-    locks = "".join((ROOT / "requirements" / f"{name}.txt").read_text("utf-8") for name in ("test", "checked"))
+    locks = "".join(
+        (ROOT / "requirements" / f"{name}.txt").read_text("utf-8") for name in ("test", "checked", "wapiti")
+    )
     npm = json.loads((CHECKED / "package.json").read_text("utf-8"))["devDependencies"]
     debian = "".join(path.read_text("utf-8") for path in (CHECKED / "system.txt", ROOT / "requirements" / "system.sh"))
     for tool in map(tool_of, FILES):

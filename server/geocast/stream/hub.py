@@ -55,6 +55,7 @@ QUIET_S = 15.0
 SILENCE_S = 35.0
 SLOW_S = 30.0  # a transport may have unsent bytes for this long before its session is closed with 4420
 LOOK_S = 0.2  # time between checks of the deadlines of all sessions; a check takes 200 µs for 20,000 sessions
+FEW = 1_000  # up to this number of sessions, sorting takes less time than a column for all descriptors
 PINGS = 512  # number of pings written at one check: about 2 ms of writes
 
 
@@ -334,9 +335,15 @@ class Hub:
     def by_age(self, rows: Rows) -> NDArray[np.int64]:
         """Return the indices that sort these sessions by their sockets' descriptors.
 
-        This is roughly the order in which the sessions connected.
+        This is roughly the order in which the sessions connected. No two sessions have the same descriptor, so each
+        index is stored at its descriptor. For 15,000 sessions this takes 57 µs, and sorting 487 (`bench urgent`).
         """
-        return np.argsort(self._descriptors[rows])
+        descriptors = self._descriptors[rows]
+        if len(rows) < FEW or descriptors.min() < 0:  # a session without a descriptor has -1
+            return np.argsort(descriptors)
+        at = np.full(int(descriptors.max()) + 1, -1, np.int64)
+        at[descriptors] = np.arange(len(rows))
+        return at[at >= 0]
 
     def _write(self, rows: NDArray[Any], frame: bytes) -> None:
         """Write `frame` to each of these sessions. None of them may have unsent bytes.

@@ -2,6 +2,7 @@
 
 import time
 from contextlib import aclosing
+from itertools import chain
 
 import msgpack
 import pytest
@@ -321,6 +322,43 @@ async def test_gap_in_entry_numbers_is_noticed_as_loss(server):
         await until(lambda: following.known[-1:] == [("next", 1)], "followed")
         await until(lambda: sample_of(log, "geocast_log_rewinds_total") == 1, "noticed")
         assert following.positions == sorted(set(following.positions))
+
+
+@pytest.mark.usefixtures("patient")
+async def test_entry_with_id_and_number_of_lost_entry_is_noticed_as_loss(server, tmp_path):
+    """After a clock of Redis was ahead, both sides of a failover give the same ids to different entries (Rule 1)."""
+    with RedisServer(tmp_path / "replica", replica_of=server) as replica:
+        wait_until(lambda: replica.synced, "in step")
+        async with Link(server) as link, opened(link.url) as log, Following(log) as following:
+            server.command("XSETID", "{geocast}:stream", "9999999999999-0")
+            await log.append(lasting("both"))
+            await until(lambda: following.given, "followed")
+            wait_until(lambda: stored_in(replica), "in step")
+            replica.command("REPLICAOF", "NO", "ONE")
+            await log.append(lasting("lost"))
+            await until(lambda: ("lost", 1) in following.given, "followed")
+            place = server.command("HGET", "{geocast}:alert:lost", "1")
+            [(_, fields)] = server.command("XRANGE", "{geocast}:stream", place, place)
+            store_at(replica, place, fields, Stored.of(lasting("new")))
+            link.lead_to(replica)
+            await until(lambda: ("new", 1) in following.given, "followed")
+            await put_back(log, ["both", "lost", "new"])
+            assert following.positions == sorted(set(following.positions))
+
+
+def store_at(server, place, fields, stored):
+    """Store the first entry of an alert as `append.lua` does, but at a given id.
+
+    `fields` are those of an entry with the same epoch and number in the log.
+    """
+    *values, checksum, token, _, _ = stored.arguments("another token", more=False)
+    changed = dict(zip((b"i", b"r", b"k", b"x", b"p", b"c", b"t"), (*values, checksum, token), strict=True))
+    index = f"{{geocast}}:alert:{stored.id}"
+    server.command("XADD", "{geocast}:stream", place, *chain.from_iterable((fields | changed).items()))
+    server.command("HSET", index, 1, place, "last", 1, "kind", stored.kind)
+    server.command("ZADD", "{geocast}:ends", stored.ends_at, stored.id)
+    server.command("HSET", "{geocast}:meta", "seq", fields[b"n"])
+    server.command("HINCRBY", "{geocast}:meta", "size", 1)
 
 
 async def test_redis_restart_without_lost_entries_is_not_taken_for_a_loss(server):

@@ -9,7 +9,7 @@ from stream.hub.town import Town
 from support.fakes import FakePeer, a_revision, a_warning
 
 from geocast.matching.filters import Filter
-from geocast.stream import fanout
+from geocast.stream import fanout, hub
 from geocast.wire.frames import JSON, MSGPACK, encode
 
 
@@ -94,9 +94,14 @@ def test_nothing_is_sent_to_slow_or_disconnected_sessions(sockets):
     assert [descriptors for descriptors, _ in sockets.calls] == [[100, 103]]
 
 
-def test_sessions_beyond_the_nearest_are_sent_to_in_order_of_their_age(sockets, monkeypatch):
-    """The kernel created their sockets in this order, so that sending in it is faster (ADR 6)."""
+@pytest.mark.parametrize("few", [0, hub.FEW])
+def test_sessions_beyond_the_nearest_are_sent_to_in_order_of_their_age(sockets, monkeypatch, few):
+    """The kernel created their sockets in this order, so that sending in it is faster (ADR 6).
+
+    Few sessions are sorted, and many are put in order by a column.
+    """
     monkeypatch.setattr(fanout, "NEAREST", 2)
+    monkeypatch.setattr(hub, "FEW", few)
     town = Town(send=sockets.send)
     for metres, descriptor in enumerate([108, 107, 105, 106, 104, 103]):
         with patched_descriptor(descriptor):

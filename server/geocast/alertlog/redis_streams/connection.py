@@ -269,6 +269,7 @@ def _connect(target: Target, address: Address, **options: Any) -> Redis:
         socket_timeout=None,  # every call here has a time limit, and the callers repeat what failed
         socket_connect_timeout=CONNECT_S,
         retry=Retry(NoBackoff(), 0),
+        driver_info=None,  # otherwise a new connection waits a round trip more, which delays the return after a cut
         **{**of_target, **secure, **options},
     )
 

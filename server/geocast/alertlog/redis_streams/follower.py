@@ -39,7 +39,7 @@ from .. import BATCH, BATCH_BYTES, HEARTBEAT_S, Positioned, is_followed
 from .connection import ANSWER_S
 from .history import History, ReadPosition, Rewound
 from .reading import ReadServer, ServerChoice
-from .stored import ZERO, Fields, Id, Quarantine, Stored, parse_id, text_of
+from .stored import ZERO, Fields, Id, Quarantine, Stored, identity, parse_id, text_of
 from .writer import Writer
 
 # The largest number of entries that one XREAD asks for. Even if all have the largest size, they take at most
@@ -186,9 +186,11 @@ class _Follower:
         if before.last == ZERO:
             return True
         place = text_of(before.last)
-        # Compare the sequence numbers too, because another entry may have got the same id meanwhile.
+        # Another entry may have got the same id and number meanwhile.
+        # Example: a clock of Redis was ahead, so each id is the one before it plus 1. The old primary stored an entry
+        # that it never replicated. The new primary gave the next entry the same id, number and epoch.
         found = await self._server.ask("XRANGE", self._source.stream, place, place)
-        return bool(found) and int(found[0][1].get(b"n", 0)) == before.last_seq
+        return bool(found) and identity(found[0][1]) == before.last_identity
 
     async def read(self) -> tuple[list[Positioned], bool]:
         """Return the next entries, and whether the end of the stream was reached.
@@ -244,7 +246,7 @@ class _Follower:
             return None
         # `take` raises Rewound if the number does not follow the last one. A heartbeat has the number of the entry
         # before it.
-        position = self.reading.take(place, epoch, seq, is_beat=is_beat)
+        position = self.reading.take(place, epoch, seq, identity(fields), is_beat=is_beat)
         if is_beat:
             return None
         self._more = fields.get(b"m") == b"1"

@@ -7,6 +7,7 @@ are refused at once; otherwise each of them would wait for its time limit.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -23,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 INFO_S = 1.0  # the time within which Redis has to answer INFO
 RETRY_S = 0.25  # the time between two heartbeats while the log can't be used
+UNKNOWN = "unknown"  # the setting `appendfsync` of a Redis server whose configuration our user may not read
 SECTIONS = ("server", "memory", "persistence", "replication", "cluster")
 
 
@@ -40,7 +42,7 @@ def admit(info: Mapping[str, Any], *, volatile: bool, keeps: str = "alerts") -> 
 
 
 async def ask_sync_mode(primary: Primary) -> str:
-    """Return the value of Redis' setting `appendfsync`, or "unknown" if our Redis user may not read the setting.
+    """Return the value of Redis' setting `appendfsync`, or `UNKNOWN` if our Redis user may not read the setting.
 
     The setting says when writes are synced to disk. Raise LogUnavailable if Redis does not answer.
     """
@@ -48,7 +50,7 @@ async def ask_sync_mode(primary: Primary) -> str:
         answer = await primary.call("CONFIG", "GET", "appendfsync")
         return str(answer[1].decode())
     except Unfit:
-        return "unknown"  # this user may not read the configuration, which is a sensible restriction
+        return UNKNOWN  # this user may not read the configuration, which is a sensible restriction
 
 
 def refuse_never_syncing(mode: str, *, volatile: bool = False) -> None:
@@ -89,7 +91,7 @@ class Heartbeat:
         self._beaten = beaten
         self._replicas = replicas
         self._volatile = volatile
-        self._sync_mode: str | None = None  # the setting `appendfsync` of Redis; "unknown" if this user may not read it
+        self._sync_mode: str | None = None  # the setting `appendfsync` of Redis
         self._beating: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -137,8 +139,8 @@ class Heartbeat:
         If the log has lost entries, make it begin a new epoch (a higher number). Raise LogUnavailable if a check fails.
         """
         await self._primary.look()
-        server, self.info = await self._read_info()
-        await self._check_sync_mode(is_new_server=server != self._history.server)
+        server, self.info, mode = await self._read_server()
+        self._note_sync_mode(mode)
         mark = self._history.mark
         epoch, seq = await self._writer.prove()
         if (floor := floor_after(mark, epoch, seq)) is not None:
@@ -161,23 +163,29 @@ class Heartbeat:
                     trace(error),
                 )
 
-    async def _read_info(self) -> tuple[Server, Mapping[str, Any]]:
-        """Return an identification of the primary Redis server, and its answer to the command INFO.
+    async def _read_server(self) -> tuple[Server, Mapping[str, Any], str]:
+        """Return an identification of the primary Redis server, its answer to INFO, and its setting `appendfsync`.
 
-        Raise Unfit if the server is not suitable, and LogUnavailable if it does not answer.
+        The setting may change at any time, so both are asked together, in one round trip. If our user may not read the
+        setting, it is `UNKNOWN`, and this server is not asked for it again. Raise Unfit if the server is not suitable,
+        and LogUnavailable if it does not answer.
         """
+        if self._sync_mode != UNKNOWN:
+            with contextlib.suppress(Unfit):
+                commands = [("INFO", *SECTIONS), ("CONFIG", "GET", "appendfsync")]
+                info, setting = await self._primary.pipe(commands, within_s=INFO_S)
+                return admit(info, volatile=self._volatile), info, str(setting[1].decode())
+        server, info = await self._read_info()
+        is_new = self._sync_mode != UNKNOWN or server != self._history.server
+        return server, info, await ask_sync_mode(self._primary) if is_new else UNKNOWN
+
+    async def _read_info(self) -> tuple[Server, Mapping[str, Any]]:
         info: Mapping[str, Any] = await self._primary.call("INFO", *SECTIONS, within_s=INFO_S)
         return admit(info, volatile=self._volatile), info
 
-    async def _check_sync_mode(self, *, is_new_server: bool) -> None:
-        """Read the server's setting `appendfsync`, which may change at any time.
-
-        Raise Unfit if the server never syncs. `is_new_server` is True if the previous heartbeat went to another server.
-        A server that has refused to show the setting is not asked again.
-        """
-        before = None if is_new_server else self._sync_mode
-        mode = before if before == "unknown" else await ask_sync_mode(self._primary)
-        self._sync_mode = mode
+    def _note_sync_mode(self, mode: str) -> None:
+        """Take note of the server's setting `appendfsync`. Raise Unfit if the server never syncs."""
+        before, self._sync_mode = self._sync_mode, mode
         refuse_never_syncing(mode, volatile=self._volatile)
         if mode == before:
             return

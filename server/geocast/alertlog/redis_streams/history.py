@@ -38,7 +38,7 @@ primary. So the server of the follower is not the server of the last heartbeat.
 
 from dataclasses import dataclass
 
-from .stored import ZERO, Id, Server, position_of
+from .stored import ZERO, Id, Identity, Server, position_of
 
 
 def floor_after(mark: tuple[int, int], epoch: int, seq: int) -> int | None:
@@ -129,7 +129,7 @@ class ReadPosition:
     seq: int = 0  # the number of the last entry that was read
     place: Id = ZERO  # the id of the last item that was read, heartbeats included
     last: Id = ZERO  # the id of the last entry that was read
-    last_seq: int = 0  # the number of that entry; below `seq` while the entries up to `top` are being read
+    last_identity: Identity = ()  # what tells that entry from all others, also from others with the same id and number
     top: Id = ZERO  # the end of the stream when reading began; deleted entries leave gaps only before this id
 
     def may_be_continued(self, after: int, ended_before_ms: int) -> bool:
@@ -157,7 +157,8 @@ class ReadPosition:
         On the same server, continue after the last item that was read. On another server, continue after the last
         entry: entries have the same ids there, but heartbeats may not.
         """
-        self.epoch, self.seq, self.last, self.last_seq = before.epoch, before.seq, before.last, before.last_seq
+        self.epoch, self.seq = before.epoch, before.seq
+        self.last, self.last_identity = before.last, before.last_identity
         self.place = self.top = before.place if self.server == before.server else before.last
 
     def begin(self, epoch: int, seq: int, top: Id) -> None:
@@ -182,12 +183,12 @@ class ReadPosition:
         """Skip an item of the stream, because another program has written the item."""
         self.place = place
 
-    def take(self, place: Id, epoch: int, seq: int, *, is_beat: bool) -> int:
+    def take(self, place: Id, epoch: int, seq: int, identity: Identity = (), *, is_beat: bool) -> int:
         """Move on to the next item of the stream, which is an entry or a heartbeat (a periodic item).
 
-        Return the entry's position in the log, or 0 for a heartbeat. The items up to `top` (the last item of the stream
-        when reading began) are not checked. Raise Rewound if a later item has an epoch other than the follower's, or a
-        number other than the expected next one.
+        `identity` is that of the item (`stored.identity`). Return the entry's position in the log, or 0 for a
+        heartbeat. The items up to `top` (the last item of the stream when reading began) are not checked. Raise Rewound
+        if a later item has an epoch other than the follower's, or a number other than the expected next one.
         """
         self.place = place
         if place > self.top:
@@ -196,7 +197,7 @@ class ReadPosition:
             self.seq = seq
         if is_beat:
             return 0
-        self.last, self.last_seq = place, seq
+        self.last, self.last_identity = place, identity
         return position_of(self.epoch, seq)
 
     def wants(self, position: int, ends_at: int) -> bool:

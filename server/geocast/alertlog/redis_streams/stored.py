@@ -14,6 +14,7 @@ EPOCH_SHIFT = 40  # how many low bits of a position contain the sequence number;
 
 Id = tuple[int, int]  # the id of an item in a stream: milliseconds, and a number within them
 Fields = Mapping[bytes, bytes]
+Identity = tuple[bytes | None, ...]
 Server = tuple[str, str]  # a server: `run_id` (one process) and `master_replid` (one replication history) of INFO
 ZERO: Id = (0, 0)
 
@@ -32,6 +33,14 @@ def text_of(place: Id) -> str:
 def position_of(epoch: int, seq: int) -> int:
     """Return the position in the log of the entry with this epoch and sequence number (LogF1)."""
     return epoch << EPOCH_SHIFT | seq
+
+
+def identity(fields: Fields) -> Identity:
+    """Return what tells an entry of the stream from all others: the token of its append, and its checksum.
+
+    One append may store several entries with the same token. A repeated append has the same token as before.
+    """
+    return fields.get(b"t"), fields.get(b"c")
 
 
 class Stored(NamedTuple):
