@@ -22,7 +22,7 @@ AT_ONCE ?= $(shell echo $$(( $$(nproc) + 1 )))
 SOAK_MINUTES ?= 5
 PACKAGE ?= log
 SAMPLE ?=
-UNIT_TESTS := $(addprefix tests/,alertlog api approvals auth calls cli egress feed fetch geometry ingest ledger matching model policy push relay run stream wire)
+UNIT_TESTS := $(addprefix tests/,alertlog api approvals auth calls cli egress feed geometry ingest ledger matching model policy push relay run stream wire)
 SITE ?= build/site
 export DEMO_SECONDS DEMO_FEED DEMO_FEED_FORMAT IMAGE TARGET BASE BUILDER BUILD_OPTIONS
 

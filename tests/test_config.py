@@ -19,7 +19,7 @@ from geocast.config import (
     parse_origins,
     raise_descriptor_limit,
 )
-from geocast.errors import ConfigError
+from geocast.model.errors import ConfigError
 
 LOOPBACK = Address("127.0.0.1", 8765)
 API = Address("127.0.0.1", 8766)

@@ -32,10 +32,10 @@ from support.trace import Trace
 
 from geocast.auth.scopes import RECEIVE, TEST
 from geocast.auth.tokens import Key, TokenVerifier, sign
-from geocast.clock import format_time
 from geocast.model import alert as shapes
 from geocast.model.alert import Circle
 from geocast.model.close_codes import SessionClosed
+from geocast.model.times import format_time
 from geocast.stream import fanout
 from geocast.stream.hub import Hub
 from geocast.stream.session import Session

@@ -22,11 +22,12 @@ from bench.runs import Bench, Place
 from geocast import policy
 from geocast.alertlog.memory import MemoryLog
 from geocast.auth.tokens import Requester
-from geocast.clock import SystemClock, format_time
+from geocast.clock import SystemClock
 from geocast.ingest.cap.service import CapIngest
 from geocast.ingest.cap.sources import CapSource, CapSources
 from geocast.ingest.publish import Publishing
 from geocast.model.problems import Problem
+from geocast.model.times import format_time
 
 LIMIT_S = 1.0  # of CPU (rule HD3)
 _SOURCE = CapSource("met", "the bench", frozenset({"*"}), None, None)

@@ -17,8 +17,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import uvloop
@@ -29,11 +28,10 @@ from bench.runs import Bench, Place
 from bench.scenarios.growth import alert_of
 from geocast.alertlog.memory import MemoryLog
 from geocast.clock import SystemClock
-from geocast.config import Settings
+from geocast.feed.cap import Issuer
 from geocast.feed.drawer import Drawer
 from geocast.feed.routes import Feed
 from geocast.model.alert import Polygon, Revision
-from geocast.policy import Policy
 from geocast.stream.log_reader import LogHealth
 from geocast.stream.server import background
 
@@ -73,11 +71,9 @@ async def _again(awaited: Callable[[], Awaitable[object]], found: list[tuple[flo
 
 async def _measured(kind: str, count: int, reads_s: float) -> dict[str, Any]:
     clock, log = SystemClock(), MemoryLog()
-    settings = cast(Settings, SimpleNamespace(feed_url="https://alerts.example", feed_sender="bench@example"))
-    policy = cast(Policy, SimpleNamespace(cap_categories=dict))
     revisions = _alerts(kind, count if KINDS[kind] else 0)
     drawer, turns, answers = Drawer(), list[tuple[float, float]](), list[tuple[float, float]]()
-    feed = Feed(settings, policy, log, clock, LogHealth(log, clock), drawer)
+    feed = Feed("https://alerts.example", Issuer("bench@example", {}), log, clock, LogHealth(log, clock), drawer)
 
     async def read() -> None:
         await asyncio.gather(feed.geojson.body(), feed.atom.body())

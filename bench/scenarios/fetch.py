@@ -19,12 +19,12 @@ from bench import processes, screen
 from bench.results import Result, Table, number
 from bench.runs import Bench, Place
 from geocast.clock import SystemClock
-from geocast.fetch.http_client import FeedClient, HostQueues
-from geocast.fetch.node_client import NodeClient
-from geocast.fetch.outcomes import FetchOutcomes
-from geocast.fetch.reader import FeedReader
-from geocast.fetch.settings import WatchedFeed, host_of
-from geocast.fetch.state import FetchState
+from geocast.ingest.fetch.http_client import FeedClient, HostQueues
+from geocast.ingest.fetch.node_client import NodeClient
+from geocast.ingest.fetch.outcomes import FetchOutcomes
+from geocast.ingest.fetch.reader import FeedReader
+from geocast.ingest.fetch.settings import WatchedFeed, host_of
+from geocast.ingest.fetch.state import FetchState
 from geocast.metrics import Metrics
 
 CAP = """<?xml version="1.0" encoding="utf-8"?><alert xmlns="urn:oasis:names:tc:emergency:cap:1.2">

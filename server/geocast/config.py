@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from .errors import ConfigError
+from .model.errors import ConfigError
 
 # The schemes of `--log`. A new log adds its own where it belongs, and `run/node.open_log` opens it.
 REDIS_SCHEMES = ("redis", "rediss", "redis+sentinel", "rediss+sentinel")

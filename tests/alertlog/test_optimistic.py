@@ -8,7 +8,7 @@ from support.fakes import a_cancel, a_revision
 from geocast import failpoints
 from geocast.alertlog.memory import MemoryLog
 from geocast.alertlog.optimistic import ATTEMPTS, OptimisticWriter, Plan
-from geocast.errors import LogUnavailable
+from geocast.model.errors import LogUnavailable
 
 ID = a_revision().id
 

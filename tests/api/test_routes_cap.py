@@ -17,11 +17,11 @@ from geocast.api.routes_alerts import make_app
 from geocast.auth.tokens import Key, TokenVerifier, make_key, sign
 from geocast.calls.encryption import NO_CALL_KEYS
 from geocast.calls.service import CallService
-from geocast.errors import LogUnavailable
 from geocast.ingest.cap.service import CapIngest
 from geocast.ingest.cap.sources import parse
 from geocast.ingest.publish import Publishing
 from geocast.metrics import Metrics
+from geocast.model.errors import LogUnavailable
 
 PRIVATE, PUBLIC = make_key("k")
 TOKENS = TokenVerifier({"k": Key(PUBLIC, "EdDSA")})

@@ -17,8 +17,8 @@ from geocast.approvals.reviewers import load_reviewers
 from geocast.approvals.signatures import header_of, verifies
 from geocast.auth.tokens import make_key
 from geocast.config import Address, Settings
-from geocast.errors import ConfigError
 from geocast.model.alert import Signature
+from geocast.model.errors import ConfigError
 from geocast.run.runtime_config import RuntimeConfig
 
 FORM = form.text_of(form.form_of(a_revision(description="First\nsecond"), AUDIENCE, ""))

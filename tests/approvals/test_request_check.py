@@ -12,9 +12,9 @@ from support.reviewers import AUDIENCE, known, signed_by
 from geocast.alertlog.chain import NO_KINDS
 from geocast.approvals.request_check import first_difference, needed_of, unsigned
 from geocast.auth.tokens import Requester
-from geocast.clock import format_time
 from geocast.model.alert import Confirm, OtherKind
 from geocast.model.problems import Problem
+from geocast.model.times import format_time
 from geocast.policy import Policy
 
 NOON_S = NOON_MS // 1000

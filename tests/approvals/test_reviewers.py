@@ -8,7 +8,7 @@ from support.reviewers import PAIRS, jwks, known
 
 from geocast import policy
 from geocast.approvals.reviewers import load_reviewers, parse_reviewers, refuse_misfits
-from geocast.errors import ConfigError
+from geocast.model.errors import ConfigError
 
 PUBLIC = PAIRS["r-1"][1]
 

@@ -14,8 +14,8 @@ from support.reviewers import PAIRS, known, signed_by
 
 from geocast.approvals.signatures import Header, header_of, sign, verifies
 from geocast.auth.base64url import encoded
-from geocast.errors import ConfigError
 from geocast.model.alert import Signature
+from geocast.model.errors import ConfigError
 
 AT_S = 1_935_403_145
 FORM = '{"v":1,"headline":"Räuber"}'

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from geocast.auth.jwks import MAX_SEALING_KEYS, make_sealing_key, sealing_keys_of
-from geocast.errors import ConfigError
+from geocast.model.errors import ConfigError
 
 ONE, TWO = make_sealing_key("one"), make_sealing_key("two")
 

@@ -14,7 +14,7 @@ from geocast.auth import jwks_client
 from geocast.auth.jwks_client import MAX_ANSWER_BYTES, fetch_keys
 from geocast.auth.tokens import make_key, parse_keys
 from geocast.config import parse_key_url
-from geocast.errors import ConfigError
+from geocast.model.errors import ConfigError
 
 PUBLIC = make_key("k")[1]
 SET = {"keys": [PUBLIC]}

@@ -32,7 +32,7 @@ from geocast.auth.tokens import (
     sign,
 )
 from geocast.clock import Now
-from geocast.errors import ConfigError
+from geocast.model.errors import ConfigError
 
 NOON = Now(NOON_MS, 1000.0)
 NOON_S = NOON_MS // 1000

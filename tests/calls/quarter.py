@@ -10,7 +10,6 @@ from geocast.calls.aeds import NO_AEDS
 from geocast.calls.decrypted_chain import opened, sealed
 from geocast.calls.encryption import make_call_key, parse_call_keys
 from geocast.calls.hub import CallHub
-from geocast.clock import format_time
 from geocast.model.call import (
     Acceptance,
     CallTerms,
@@ -25,6 +24,7 @@ from geocast.model.call import (
     Report,
     Widening,
 )
+from geocast.model.times import format_time
 
 NEAR = Near(47.678, 8.83, 210.0)
 PLACE = ExactPlace(47.6780089, 8.8311129, "residence", "Dorfstrasse 4, Ossingen", "Door code 4711")

@@ -11,7 +11,7 @@ from support import real_data
 
 from geocast.calls import aeds
 from geocast.calls.aeds import NO_AEDS, Aed, Aeds, fetch_of, read_aeds
-from geocast.errors import ConfigError
+from geocast.model.errors import ConfigError
 
 SPOT = {"lat": 47.5, "lon": 8.5}
 TAGS = {"emergency": "defibrillator", "opening_hours": "24/7"}

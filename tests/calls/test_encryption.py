@@ -10,8 +10,8 @@ from support.flipping import flipped
 
 from geocast.auth.jwks import MAX_SEALING_KEYS
 from geocast.calls.encryption import NO_CALL_KEYS, CallKeys, CantOpen, make_call_key, parse_call_keys
-from geocast.errors import ConfigError
 from geocast.model.call import KINDS, MOVED, CallEntry
+from geocast.model.errors import ConfigError
 
 ONE, TWO = make_call_key("one"), make_call_key("two")
 SECRET = b"Dorfstrasse 4, door code 4711"

@@ -16,9 +16,9 @@ from geocast.calls.hub import ReleaseRequest
 from geocast.calls.live_call import MAX_LIFE_S
 from geocast.calls.service import CallService
 from geocast.calls.worker import CallWorker
-from geocast.errors import LogUnavailable
 from geocast.metrics import Metrics
 from geocast.model.call import Acceptance, Nothing, Person, Widening, body_of
+from geocast.model.errors import LogUnavailable
 
 LOOKS = 2_000  # turns of the loop that a test waits for something at most
 

@@ -17,8 +17,8 @@ from geocast.approvals import signatures
 from geocast.auth.base64url import encoded
 from geocast.auth.tokens import ALGORITHMS, TokenVerifier, parse_keys
 from geocast.calls.encryption import CallKeys
-from geocast.errors import ConfigError
 from geocast.model.alert import Signature
+from geocast.model.errors import ConfigError
 from geocast.push.webpush import encrypt, point
 
 NAMES = [

@@ -14,7 +14,7 @@ from deploy.test_kubernetes import (
 )
 
 from geocast.cli import cli
-from geocast.fetch.settings import load_feeds
+from geocast.ingest.fetch.settings import load_feeds
 
 FOLDER = NODES / "fetch"
 LABELS = {"app.kubernetes.io/name": "geocast-fetch"}

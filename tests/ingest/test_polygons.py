@@ -9,12 +9,12 @@ from support.publisher import PublisherHarness, slugs
 from bench.hard_rings import zigzag
 from geocast import policy
 from geocast.alertlog import codec, sqlite
-from geocast.clock import format_time
-from geocast.errors import Malformed
 from geocast.geometry import published_polygon
 from geocast.geometry.sphere import publish_circle
 from geocast.ingest.publish import Publishing
 from geocast.model.alert import Circle, Polygon
+from geocast.model.errors import Malformed
+from geocast.model.times import format_time
 from geocast.policy import Policy
 from geocast.wire.requests import Invalid, parse_publication
 from geocast.wire.strict_json import load_json

@@ -21,12 +21,12 @@ from support.publisher import (
 from geocast.alertlog.memory import MemoryLog
 from geocast.alertlog.optimistic import ATTEMPTS
 from geocast.auth.tokens import Requester
-from geocast.clock import format_time
-from geocast.errors import LogUnavailable
 from geocast.geometry.sphere import publish_circle
 from geocast.ingest.publish import check_size
 from geocast.model.alert import AcceptedTerms, Circle, OtherKind, Revision
+from geocast.model.errors import LogUnavailable
 from geocast.model.problems import Problem
+from geocast.model.times import format_time
 from geocast.policy import Policy
 
 

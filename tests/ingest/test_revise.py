@@ -20,9 +20,9 @@ from support.publisher import (
 
 from geocast.alertlog.memory import MemoryLog
 from geocast.auth.tokens import Requester
-from geocast.clock import format_time
 from geocast.geometry.sphere import publish_circle
 from geocast.model.alert import AcceptedTerms, Cancel, Circle
+from geocast.model.times import format_time
 from geocast.policy import Policy
 
 # ---- revising alerts ---------------------------------------------------------------------------------------------

@@ -11,11 +11,11 @@ from support.reviewers import PAIRS, known, proved
 
 from geocast.alertlog import codec
 from geocast.alertlog.tail import RawEntry
-from geocast.errors import ConfigError
 from geocast.ledger import chain
 from geocast.ledger.files import Ledger, head
 from geocast.ledger.recording import LedgerRecorder
 from geocast.ledger.verifying import Misfit, verify
+from geocast.model.errors import ConfigError
 
 DAY_S = 86_400
 KEYS = known("r-1", "r-2")

@@ -18,7 +18,7 @@ from geocast.alertlog.redis_streams import RedisStreamsLog, tail
 from geocast.alertlog.redis_streams.tail import RedisTail
 from geocast.alertlog.sqlite import SqliteLog
 from geocast.alertlog.sqlite_tail import SqliteTail
-from geocast.errors import ConfigError, LogUnavailable
+from geocast.model.errors import ConfigError, LogUnavailable
 
 ENTRIES = [a_revision(), a_revision("b-1"), a_revision(revision=2), a_cancel(revision=3)]
 LEDGER = Path(__file__).resolve().parents[2] / "docs" / "operations" / "ledger.md"

@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 from support.fakes import DALLAS, NOON_MS, a_cancel, a_revision
 
-from geocast.clock import format_time
 from geocast.model.alert import SEVERITIES, SEVERITY_RANK, Approval, Circle, is_id
+from geocast.model.times import format_time
 
 
 @pytest.mark.parametrize(

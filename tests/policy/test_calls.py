@@ -6,7 +6,7 @@ import pytest
 from support.fakes import HOUR_MS, NOON_MS
 
 from geocast import policy
-from geocast.errors import ConfigError
+from geocast.model.errors import ConfigError
 from geocast.policy import SKEW_MS, Policy
 from geocast.policy.ages import Lasting
 from geocast.wire.requests import PolicyFacts

@@ -14,9 +14,9 @@ from support.publisher import PublisherHarness, a_policy, slugs
 
 from geocast import policy
 from geocast.alertlog import codec
-from geocast.errors import ConfigError
 from geocast.geometry.sphere import EARTH_RADIUS_M
 from geocast.model.alert import NOTHING_CONFIRMED, Circle, Confirm, OtherShape, Polygon
+from geocast.model.errors import ConfigError
 from geocast.policy import Policy
 from geocast.policy.confirmation import covered_km2, unconfirmed_area, unconfirmed_texts
 from geocast.policy.pii import KINDS, NEVER

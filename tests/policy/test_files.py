@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from geocast import policy
-from geocast.errors import ConfigError
+from geocast.model.errors import ConfigError
 
 ONE = '[categories]\nflood = { title = "Flood" }\n'
 

@@ -8,8 +8,8 @@ import pytest
 from support.fakes import HOUR_MS, NOON_MS, a_revision
 
 from geocast import policy
-from geocast.errors import ConfigError
 from geocast.model.alert import AcceptedTerms
+from geocast.model.errors import ConfigError
 from geocast.policy import SKEW_MS, Policy
 from geocast.wire.requests import PolicyFacts
 

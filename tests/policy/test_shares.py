@@ -64,7 +64,7 @@ def test_waiting_requests_of_one_subject_do_not_delay_another_subject():
     """
 
     async def main():
-        turns, go, at_work = Turns("works", 16, 8), asyncio.Event(), []
+        turns, go, at_work = Turns("works", 16, 8, 0.25), asyncio.Event(), []
 
         async def work(subject, number):
             async with turns.turn(subject):
@@ -98,7 +98,7 @@ def test_subject_whose_requests_have_ended_uses_no_memory():
     """The subject's semaphore is dropped with its last request (Rule 4)."""
 
     async def main():
-        turns = Turns("works", 16, 8)
+        turns = Turns("works", 16, 8, 0.25)
 
         async def work():
             async with turns.turn("subject"):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from geocast.errors import ConfigError
+from geocast.model.errors import ConfigError
 from geocast.push.addresses import DEFAULT_SERVICES, parse_services
 
 SERVICES = parse_services(f"{DEFAULT_SERVICES},up.city.example:8443")

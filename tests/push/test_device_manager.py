@@ -17,10 +17,10 @@ from support.flipping import flipped
 
 from geocast.alertlog import Counts
 from geocast.auth.tokens import Subject
-from geocast.errors import StoreUnavailable
+from geocast.egress.outcomes import PostOutcome, PostResponse
 from geocast.geometry.sphere import cell_of
+from geocast.model.errors import StoreUnavailable
 from geocast.push.addresses import parse_services
-from geocast.push.client import PushResponse
 from geocast.push.delivery_journal import DeliveryJournal
 from geocast.push.device_manager import DeviceManager
 from geocast.push.devices import RENEW_MS
@@ -28,7 +28,7 @@ from geocast.push.devicestore import DeliveryRecord, State, StoredDevice
 from geocast.push.devicestore.memory import MemoryDevices
 from geocast.push.encryption import Keyring, Record
 from geocast.push.scheduler import MARKS, OF_ONE, SLOTS, SPARE_SLOTS
-from geocast.push.service_limits import AT_MOST, FIRST, LAST_TRY_S, UNKNOWN, PushOutcome
+from geocast.push.service_limits import AT_MOST, FIRST, LAST_TRY_S, UNKNOWN
 from geocast.push.shards import StaticShards
 from geocast.push.webpush import Vapid, make_vapid_key, parse_vapid
 
@@ -44,7 +44,7 @@ class Notes:
 
     def __init__(self):
         self.pushes, self.waits = [], []
-        self.outcome = PushOutcome.SENT
+        self.outcome = PostOutcome.SENT
         self.under_way = Counter()  # by host
         self.retry_after_s = None
         self.dead = None  # endpoints that contain this word are unreachable
@@ -58,8 +58,8 @@ class Notes:
             await self.waits[-1]
         self.under_way[push.endpoint.host] -= 1
         if self.dead is not None and self.dead in push.endpoint.url:
-            return PushResponse(PushOutcome.AWAY, "no connection")
-        return PushResponse(self.outcome, self.outcome.value, self.retry_after_s)
+            return PostResponse(PostOutcome.AWAY, "no connection")
+        return PostResponse(self.outcome, self.outcome.value, self.retry_after_s)
 
     def answer_all(self, outcome):
         """End all requests in progress, and all later ones, with this outcome."""
@@ -175,9 +175,9 @@ async def test_reminder_that_was_not_sent_is_pushed_again():
     """The reminder is pushed a minute later, or when the device has no other request in progress (rule WPR9)."""
     process = Process()
     await process.register()
-    process.client.outcome = PushOutcome.BUSY
+    process.client.outcome = PostOutcome.BUSY
     await process.passes((LEASE_MS - RENEW_MS) / 1000)
-    process.client.outcome = PushOutcome.SENT
+    process.client.outcome = PostOutcome.SENT
     for _ in range(3):
         await process.passes(60)
     assert [message["type"] for message in process.client.received()] == ["renew", "renew"]
@@ -257,9 +257,9 @@ async def test_most_severe_waiting_alert_is_pushed_first():
     process = Process()
     await process.register()
     await process.reads(a_revision("off", severity="severe"))
-    process.client.outcome = PushOutcome.BUSY
+    process.client.outcome = PostOutcome.BUSY
     await process.reads(a_revision("first", severity="minor"))
-    process.client.outcome = PushOutcome.SENT
+    process.client.outcome = PostOutcome.SENT
     await process.reads(a_revision("severe", severity="severe"))
     await process.reads(a_revision("extreme", severity="extreme"))
     await process.reads(a_cancel("off"))
@@ -277,7 +277,7 @@ async def test_requests_beyond_the_limit_of_a_push_host_wait():
     await process.reads(a_revision("first", severity="minor"))
     assert process.waking.sending.under_way == len(process.client.pushes) == FIRST
     assert process.waking.sending.waiting() == 300 - FIRST
-    process.client.answer_all(PushOutcome.SENT)
+    process.client.answer_all(PostOutcome.SENT)
     await turns()
     await turns()
     assert len(process.client.pushes) == 300
@@ -296,7 +296,7 @@ async def test_push_is_recorded_as_maybe_sent_before_its_request():
     [told] = process.store._memory.lines.values()
     assert [(line.number, line.state) for line in told.values()] == [(1, State.MAYBE)]
     process.waking.sending.end()
-    process.client.outcome = PushOutcome.SENT
+    process.client.outcome = PostOutcome.SENT
     process.waking = process.again()
     await process.reads(a_revision())
     await process.waking.take(StaticShards().terms)  # after the log (rule WPS5)
@@ -339,10 +339,10 @@ async def test_pushes_accepted_by_their_service_are_counted_once():
         return True
 
     await process.register()
-    process.client.outcome = PushOutcome.REFUSED
+    process.client.outcome = PostOutcome.REFUSED
     await process.reads(a_revision("b", severity="minor"))
     await process.waking.store_counts(there)
-    process.client.outcome = PushOutcome.SENT
+    process.client.outcome = PostOutcome.SENT
     await process.passes(3_601)
     await process.reads(a_revision("a", expires_at=NOON_MS + 7_200_000))
     await process.waking.store_counts(away)
@@ -407,16 +407,16 @@ async def test_pause_of_old_endpoint_does_not_apply_to_new_endpoint():
     """The end of the old pause does not end a pause of the new endpoint either (rule WPO2)."""
     process = Process()
     await process.register()
-    process.client.outcome = PushOutcome.REFUSED
+    process.client.outcome = PostOutcome.REFUSED
     await process.reads(a_revision("first", expires_at=NOON_MS + 60_000))
     await process.passes(60)  # the alert ends
-    process.client.outcome = PushOutcome.SENT
+    process.client.outcome = PostOutcome.SENT
     assert await process.register(endpoint="https://push.example/elsewhere") == 0
     more = {"issued_at": process.clock.wall_ms, "expires_at": process.clock.wall_ms + 7_200_000}
     await process.reads(a_revision("second", **more))
     assert len(process.client.pushes) == 2
     await process.passes(3_000)
-    process.client.outcome = PushOutcome.REFUSED
+    process.client.outcome = PostOutcome.REFUSED
     await process.reads(a_revision("third", **more))
     await process.passes(600)  # the old endpoint's hour is over, the new one's is not
     assert len(process.client.pushes) == 3
@@ -459,7 +459,7 @@ async def test_failure_of_old_endpoint_does_not_pause_new_endpoint():
     process.client.outcome = None
     await process.reads(a_revision(severity="minor"))
     await process.register(endpoint="https://push.example/new")
-    process.client.outcome = PushOutcome.REFUSED
+    process.client.outcome = PostOutcome.REFUSED
     process.client.waits[0].set_result(None)
     await turns()
     [device] = process.waking.devices
@@ -467,7 +467,7 @@ async def test_failure_of_old_endpoint_does_not_pause_new_endpoint():
     assert len(process.client.pushes) == 2
 
 
-@pytest.mark.parametrize("outcome", [PushOutcome.BUSY, PushOutcome.FAILED])
+@pytest.mark.parametrize("outcome", [PostOutcome.BUSY, PostOutcome.FAILED])
 @pytest.mark.parametrize(("lasts_s", "waits_s"), [(3_600, 120), (60, 60 - LAST_TRY_S)])
 async def test_device_gets_no_push_before_the_retry_after_time_has_passed(outcome, lasts_s, waits_s):
     """An alert that ends earlier is tried once more before its end (rule HD19)."""
@@ -475,7 +475,7 @@ async def test_device_gets_no_push_before_the_retry_after_time_has_passed(outcom
     await process.register()
     process.client.outcome, process.client.retry_after_s = outcome, 120.0
     await process.reads(a_revision(expires_at=NOON_MS + lasts_s * 1000))
-    process.client.outcome = PushOutcome.SENT
+    process.client.outcome = PostOutcome.SENT
     await process.passes(waits_s - 1)
     assert len(process.client.pushes) == 1
     await process.passes(1)
@@ -505,7 +505,7 @@ async def test_hosts_without_a_successful_push_get_only_the_spare_slots():
         assert sum(process.client.under_way.values()) <= SPARE_SLOTS + 1
         assert max(process.client.under_way.values()) <= UNKNOWN
     assert process.client.under_way["good.example"] == 1
-    process.client.answer_all(PushOutcome.SENT)
+    process.client.answer_all(PostOutcome.SENT)
     for _ in range(20):
         await turns()
     assert len(process.client.pushes) == 3 * (3 * SPARE_SLOTS + 1)
@@ -519,7 +519,7 @@ async def test_devices_of_one_owner_use_few_slots_and_all_get_the_alert():
     process.client.outcome = None
     await process.reads(a_revision())
     assert process.waking.sending.under_way == 2 * OF_ONE
-    process.client.answer_all(PushOutcome.SENT)
+    process.client.answer_all(PostOutcome.SENT)
     await turns()
     await process.passes(1)
     assert len(process.client.pushes) == 8
@@ -598,7 +598,7 @@ async def test_suspended_push_host_that_never_accepted_a_push_is_probed_with_any
     lane.width = 1
     for owner in range(5):
         lane.start()
-        lane.end(PushOutcome.AWAY, owner, process.clock.now().monotonic)
+        lane.end(PostOutcome.AWAY, owner, process.clock.now().monotonic)
     process.waking.sending._closed.add(lane)
     process.client.dead = None
     await process.reads(a_revision())

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from support.flipping import flipped
 
-from geocast.errors import ConfigError
+from geocast.model.errors import ConfigError
 from geocast.push import encryption
 from geocast.push.encryption import Keyring, Record, make_push_key, parse_push_keys, unpacked
 

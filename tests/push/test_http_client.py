@@ -12,10 +12,10 @@ from end_to_end.kit.tls import make_certificate
 from support.fakes import FakeClock
 from support.push_service import HANG, LONG_HEAD, RESET, PushService
 
+from geocast.egress.outcomes import PostOutcome
 from geocast.push.addresses import Endpoint
 from geocast.push.client import Push
 from geocast.push.http_client import HttpPushClient
-from geocast.push.service_limits import PushOutcome
 
 
 @pytest.fixture(scope="module")
@@ -48,14 +48,14 @@ def send(service, *, host="localhost", private=("localhost",), times=1, within_s
 @pytest.mark.parametrize(
     ("said", "outcome", "status"),
     [
-        (404, PushOutcome.GONE, "404"),
-        (413, PushOutcome.LARGE, "413"),
-        (403, PushOutcome.REFUSED, "403"),
-        ((307, {"Location": "https://localhost/"}), PushOutcome.REFUSED, "307"),
-        (503, PushOutcome.BUSY, "503"),
-        (507, PushOutcome.FAILED, "507"),
-        (RESET, PushOutcome.MAYBE, "broken"),
-        (LONG_HEAD, PushOutcome.MAYBE, "broken"),
+        (404, PostOutcome.GONE, "404"),
+        (413, PostOutcome.LARGE, "413"),
+        (403, PostOutcome.REFUSED, "403"),
+        ((307, {"Location": "https://localhost/"}), PostOutcome.REFUSED, "307"),
+        (503, PostOutcome.BUSY, "503"),
+        (507, PostOutcome.FAILED, "507"),
+        (RESET, PostOutcome.MAYBE, "broken"),
+        (LONG_HEAD, PostOutcome.MAYBE, "broken"),
     ],
 )
 def test_outcome_of_a_push_follows_from_the_status_of_the_answer(service, said, outcome, status):
@@ -69,7 +69,7 @@ def test_push_without_an_answer_in_time_counts_as_maybe_sent(service):
     """The wait ends with the alert (rules WPO2, E1)."""
     service.always = HANG
     [answer] = send(service, within_s=0.3)
-    assert (answer.outcome, answer.status) == (PushOutcome.MAYBE, "no answer")
+    assert (answer.outcome, answer.status) == (PostOutcome.MAYBE, "no answer")
 
 
 def test_connection_is_reused_for_the_next_push(service):
@@ -100,7 +100,7 @@ def test_fake_push_service_leaves_no_open_connections_to_later_tests(certificate
 def test_invalid_certificate_ends_the_connection_before_a_request_is_sent(service):
     """A certificate for another name ends the connection, too (rule WPO4)."""
     [answer] = send(service, trusted=False)
-    assert (answer.outcome, answer.status) == (PushOutcome.AWAY, "no connection")
+    assert (answer.outcome, answer.status) == (PostOutcome.AWAY, "no connection")
     assert service.statuses == {}
 
 
@@ -113,7 +113,7 @@ def test_internal_address_is_never_connected_to(service, monkeypatch, address):
     resolved = socket.getaddrinfo
     monkeypatch.setattr(socket, "getaddrinfo", lambda host, *rest, **more: resolved(address, *rest, **more))
     [answer] = send(service, host="fcm.googleapis.com")
-    assert (answer.outcome, answer.status) == (PushOutcome.AWAY, "no connection")
+    assert (answer.outcome, answer.status) == (PostOutcome.AWAY, "no connection")
     assert (service.connections, service.statuses) == (0, {})
 
 
@@ -129,7 +129,7 @@ def test_only_global_addresses_of_a_host_are_tried(service, monkeypatch):
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_args, **_more: both)
     monkeypatch.setattr(asyncio.selector_events.BaseSelectorEventLoop, "sock_connect", connects)
     [answer] = send(service, host="fcm.googleapis.com")
-    assert answer.outcome is PushOutcome.AWAY
+    assert answer.outcome is PostOutcome.AWAY
     assert set(tried) == {"192.0.9.1"}
     assert service.connections == 0
 

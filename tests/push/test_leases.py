@@ -14,7 +14,7 @@ from support.redis_server import RedisServer, needs_redis
 from support.wall_clock import WallClock, needs_wall_clock
 
 from geocast.clock import SystemClock
-from geocast.errors import StoreUnavailable
+from geocast.model.errors import StoreUnavailable
 from geocast.push.devicestore import SHARDS
 from geocast.push.devicestore.redis import RedisDevices
 from geocast.push.leases import HUNGRY_S, LEASE_S, MARGIN_S, RENEW_S, LeasedShards

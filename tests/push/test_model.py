@@ -24,17 +24,17 @@ from support.fakes import DALLAS, HOUR_MS, NOON_MS, FakeClock, a_cancel, a_revis
 from support.model import SEVERITIES, Client, Item, Rules
 
 from geocast.alertlog import Counts
+from geocast.egress.outcomes import PostOutcome, PostResponse
 from geocast.geometry.sphere import cell_of, cell_place
 from geocast.model.alert import Circle
 from geocast.push import delivery_journal, device_manager
 from geocast.push.addresses import parse_services
-from geocast.push.client import PushResponse
 from geocast.push.device_manager import DeviceManager
 from geocast.push.device_state import DeviceState
 from geocast.push.devicestore import SHARDS, State, shard_of
 from geocast.push.devicestore.memory import MemoryDevices
 from geocast.push.encryption import Keyring, Record
-from geocast.push.service_limits import AT_MOST, PushOutcome
+from geocast.push.service_limits import AT_MOST
 from geocast.push.webpush import Vapid, make_vapid_key, parse_vapid
 
 pytestmark = pytest.mark.slow
@@ -49,7 +49,7 @@ PHONES = {name: ec.generate_private_key(ec.SECP256R1()) for name in NAMES}
 AUTH = bytes(16)
 CELLS = [f"{cell_of(DALLAS[0], DALLAS[1] + east, resolution):x}" for east in (0, 0.03, 0.06) for resolution in (9, 7)]
 CIRCLES = [(DALLAS[0], DALLAS[1] + east, radius) for east in (0, 0.03) for radius in (600.0, 3_500.0)]
-OUTCOMES = [*[PushOutcome.SENT] * 4, *PushOutcome]
+OUTCOMES = [*[PostOutcome.SENT] * 4, *PostOutcome]
 
 
 class ByHand:
@@ -215,10 +215,10 @@ class Pushes(RuleBasedStateMachine):
 
     def answered(self, client, item, outcome):
         """Tell the model the outcome of a request."""
-        if outcome is PushOutcome.MAYBE:
+        if outcome is PostOutcome.MAYBE:
             client.recipient_of.add(item.id)
             client.told.add(item.id)
-        if outcome is not PushOutcome.SENT:
+        if outcome is not PostOutcome.SENT:
             return
         if item.cancels:
             client.recipient_of.discard(item.id)
@@ -244,15 +244,15 @@ class Pushes(RuleBasedStateMachine):
         client, item, url, answer = request
         self.note_taken(process, client, item, outcome)
         [name] = [name for name, each in self.clients.items() if each is client] or [None]  # None: forgotten meanwhile
-        if outcome is PushOutcome.GONE and name is not None and self.waking_device(name).record.endpoint == url:
+        if outcome is PostOutcome.GONE and name is not None and self.waking_device(name).record.endpoint == url:
             self.forget_client(name)  # the answer concerns its current endpoint
         elif name is not None:
             self.answered(client, item, outcome)
-        self.run(lambda: answer.set_result(PushResponse(outcome, outcome.value, retry_after)))
+        self.run(lambda: answer.set_result(PostResponse(outcome, outcome.value, retry_after)))
 
     def note_taken(self, process, client, item, outcome):
         """Record a revision that a push service accepted."""
-        if outcome is PushOutcome.SENT and not item.cancels:
+        if outcome is PostOutcome.SENT and not item.cancels:
             self.taken.append((client, item.id, item.number))
             process.pushed[item.id] += 1
 
@@ -445,7 +445,7 @@ class Pushes(RuleBasedStateMachine):
         """
         for _ in range(200):
             if self.under_way:
-                self.give(0, PushOutcome.SENT)
+                self.give(0, PostOutcome.SENT)
             elif any(self.waking_device(name).state is DeviceState.PAUSED for name in self.clients) or any(
                 not lane.is_open for each in self.processes for lane in each.waking.sending.lanes.values()
             ):
@@ -499,7 +499,7 @@ class PushesOfTwo(Pushes):
         owner.shards.unsure.add(shard)
         for number in reversed(range(len(self.under_way))):
             if self.under_way[number][0] is owner:
-                self.give(number, PushOutcome.SENT)
+                self.give(number, PostOutcome.SENT)
         self.let_go(owner, [shard])
         self.know_what_is_stored([each for each in self.clients if shard_of(self.digest_of(each)) == shard])
         self.take(other, [shard])
@@ -520,7 +520,7 @@ class PushesOfTwo(Pushes):
         late = [request for request in owner.client.under_way if request[0] in map(self.clients.get, names)]
         for client, item, _, answer in late:
             owner.client.under_way.remove((client, item, _, answer))
-            self.answered(client, item, PushOutcome.MAYBE)
+            self.answered(client, item, PostOutcome.MAYBE)
             owner.late.append((client, answer, item))
         self.know_what_is_stored(names)
         self.take(other, [shard])
@@ -537,9 +537,9 @@ class PushesOfTwo(Pushes):
             process, (client, answer, item) = data.draw(st.sampled_from(late))
             process.late.remove((client, answer, item))
             self.note_taken(process, None, item, outcome)
-            self.run(lambda: answer.set_result(PushResponse(outcome, outcome.value)))
+            self.run(lambda: answer.set_result(PostResponse(outcome, outcome.value)))
             for name in [name for name in self.clients if self.digest_of(name) not in self.store._memory.devices]:
-                assert outcome is PushOutcome.GONE
+                assert outcome is PostOutcome.GONE
                 assert self.clients[name] is client
                 self.forget_client(name)
 

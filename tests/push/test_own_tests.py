@@ -5,11 +5,11 @@ from push.test_registering import BODY, ID, Listener, slug, with_listener, wrong
 from support.fakes import a_revision
 
 from geocast.auth.tokens import Subject
+from geocast.egress.outcomes import PostOutcome
 from geocast.push.devicestore import shard_of
-from geocast.push.service_limits import PushOutcome
 from geocast.push.shards import StaticShards
+from geocast.stream.own_tests import LIFE_MS, with_request
 from geocast.stream.server import background
-from geocast.tryme.alerts import LIFE_MS, with_request
 
 
 async def ask(process, name="device", key="k1", **fields):
@@ -50,7 +50,7 @@ async def test_own_test_waits_for_the_alert_that_is_being_pushed():
     await process.reads(a_revision("a-1"))
     assert await ask(process) == 2
     assert len(process.client.pushes) == 1
-    process.client.answer_all(PushOutcome.SENT)
+    process.client.answer_all(PostOutcome.SENT)
     await turns()
     await process.passes(0.1)
     assert [each["alert"]["id"] for each in process.client.received()] == ["a-1", "try:k1"]
@@ -59,12 +59,12 @@ async def test_own_test_waits_for_the_alert_that_is_being_pushed():
 async def test_own_test_that_failed_is_pushed_again_until_it_ends():
     """TR8: after the pause of the device; nothing is sent after its end (E1)."""
     process = Process()
-    process.client.outcome = PushOutcome.BUSY
+    process.client.outcome = PostOutcome.BUSY
     await ask(process)
     await process.passes(10)
     await process.passes(0.1)
     assert len(process.client.pushes) == 2
-    process.client.outcome = PushOutcome.SENT
+    process.client.outcome = PostOutcome.SENT
     await process.passes(LIFE_MS / 1000)
     await process.passes(LIFE_MS / 1000)
     assert len(process.client.pushes) == 2

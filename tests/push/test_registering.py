@@ -13,18 +13,17 @@ from support.fakes import DALLAS, FakeClock
 
 from geocast.auth.base64url import encoded
 from geocast.auth.tokens import TokenVerifier, parse_keys
-from geocast.clock import format_time
-from geocast.errors import StoreUnavailable
+from geocast.egress.outcomes import PostOutcome, PostResponse
 from geocast.geometry.sphere import cell_of
 from geocast.metrics import Metrics
+from geocast.model.errors import StoreUnavailable
+from geocast.model.times import format_time
 from geocast.push.addresses import parse_services
-from geocast.push.client import PushResponse
 from geocast.push.device_manager import DeviceManager
 from geocast.push.devicestore.memory import MemoryDevices
 from geocast.push.encryption import Keyring
 from geocast.push.registering import MAX_DEVICES, Registering, RegistrationTerms
 from geocast.push.routes import DevicesContext, make_app
-from geocast.push.service_limits import PushOutcome
 from geocast.push.shards import StaticShards
 from geocast.push.webpush import Vapid, make_vapid_key, parse_vapid
 
@@ -61,7 +60,7 @@ class Takes:
 
     async def send(self, push, within_s):
         """Return SENT at once."""
-        return PushResponse(PushOutcome.SENT, "201")
+        return PostResponse(PostOutcome.SENT, "201")
 
 
 class Listener:

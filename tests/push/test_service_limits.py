@@ -2,24 +2,12 @@
 
 import pytest
 
+from geocast.egress.outcomes import PostOutcome
 from geocast.push import service_limits
-from geocast.push.service_limits import (
-    AT_MOST,
-    BAD,
-    FIRST,
-    GOOD,
-    IDLE_S,
-    OWNERS,
-    UNKNOWN,
-    PushOutcome,
-    ServiceLimit,
-    Slots,
-    outcome_of,
-    wait_s,
-)
+from geocast.push.service_limits import AT_MOST, BAD, FIRST, GOOD, IDLE_S, OWNERS, UNKNOWN, ServiceLimit, Slots, wait_s
 
-BUSY, FAILED, AWAY, MAYBE = PushOutcome.BUSY, PushOutcome.FAILED, PushOutcome.AWAY, PushOutcome.MAYBE
-SENT, REFUSED, LONG_S = PushOutcome.SENT, PushOutcome.REFUSED, 3_600.0
+BUSY, FAILED, AWAY, MAYBE = PostOutcome.BUSY, PostOutcome.FAILED, PostOutcome.AWAY, PostOutcome.MAYBE
+SENT, REFUSED, LONG_S = PostOutcome.SENT, PostOutcome.REFUSED, 3_600.0
 
 
 def have(lane, outcome, owner, now_s=0.0, **more):
@@ -45,21 +33,6 @@ def closed():
 def a_lane(**more):
     """Return a new lane (request limit of a host)."""
     return ServiceLimit("push.example", "*.example", **more)
-
-
-@pytest.mark.parametrize(
-    ("status", "outcome"),
-    [
-        *((status, SENT) for status in (200, 201, 202, 204)),
-        *((status, PushOutcome.GONE) for status in (404, 410)),
-        (413, PushOutcome.LARGE),
-        *((status, REFUSED) for status in (301, 302, 307, 308, 400, 401, 403, 405, 418)),
-        *((status, BUSY) for status in (429, 503)),
-        *((status, FAILED) for status in (500, 502, 504, 507)),
-    ],
-)
-def test_each_http_status_has_its_documented_outcome(status, outcome):
-    assert outcome_of(status) is outcome
 
 
 def test_wait_doubles_with_each_failure_up_to_five_minutes():
@@ -95,7 +68,7 @@ def test_wait_after_refusal_is_an_hour():
 
 def test_wait_is_zero_after_success_or_413():
     """After 413 a smaller body is sent at once."""
-    assert wait_s(SENT, 0, None, LONG_S, 0.5) == wait_s(PushOutcome.LARGE, 1, None, LONG_S, 0.5) == 0.0
+    assert wait_s(SENT, 0, None, LONG_S, 0.5) == wait_s(PostOutcome.LARGE, 1, None, LONG_S, 0.5) == 0.0
 
 
 def test_request_limit_of_a_host_starts_low_and_grows_with_each_quick_push():
@@ -183,7 +156,7 @@ def test_failure_of_a_device_whose_previous_push_failed_too_does_not_lower_the_l
     assert lane.width == AT_MOST
 
 
-@pytest.mark.parametrize("outcome", [REFUSED, FAILED, PushOutcome.GONE, PushOutcome.LARGE])
+@pytest.mark.parametrize("outcome", [REFUSED, FAILED, PostOutcome.GONE, PostOutcome.LARGE])
 def test_answers_about_a_single_endpoint_do_not_lower_the_request_limit(outcome):
     """The answers are refusals, 404, 410, 413, 500 and 507 (rules WPO2, HD2)."""
     lane = a_lane()
@@ -221,7 +194,7 @@ def test_suspended_host_is_tested_by_single_requests_at_growing_intervals():
     assert waits == [1, 2, 4, 8, 16, 30, 30, 30]
 
 
-@pytest.mark.parametrize("outcome", [SENT, PushOutcome.GONE, REFUSED, FAILED])
+@pytest.mark.parametrize("outcome", [SENT, PostOutcome.GONE, REFUSED, FAILED])
 def test_suspended_host_that_answers_may_get_one_request_at_a_time_again(outcome):
     """An answer shows that the service is back (rule WPO2)."""
     lane = closed()

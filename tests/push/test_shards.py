@@ -7,9 +7,9 @@ from push.test_device_manager import Process, turns
 from support.fakes import a_cancel, a_revision
 
 from geocast.auth.tokens import Subject
-from geocast.errors import StoreUnavailable
+from geocast.egress.outcomes import PostOutcome
+from geocast.model.errors import StoreUnavailable
 from geocast.push.devicestore import SHARDS, State, shard_of
-from geocast.push.service_limits import PushOutcome
 from geocast.push.shards import StaticShards
 
 EVERY = range(SHARDS)
@@ -58,7 +58,7 @@ async def test_answer_that_arrives_while_the_shard_is_given_up_is_recorded():
     await process.register()
     letting_go = await letting_go_of_what_is_under_way(process)
     assert not letting_go.done()
-    process.client.outcome = PushOutcome.SENT
+    process.client.outcome = PostOutcome.SENT
     [answer] = process.client.waits
     answer.set_result(None)
     await letting_go
@@ -74,7 +74,7 @@ async def test_unanswered_push_counts_as_maybe_sent_for_the_next_process_of_the_
     await process.reads(a_revision())
     await process.waking.let_go(EVERY)
     assert lines(process) == [(1, State.MAYBE)]
-    process.client.outcome = PushOutcome.SENT
+    process.client.outcome = PostOutcome.SENT
     await process.waking.take(StaticShards().terms)
     await process.reads(a_cancel())
     assert [message["type"] for message in process.client.received()] == ["alert", "cancel"]
@@ -128,7 +128,7 @@ async def test_device_that_registers_while_its_shard_is_given_up_leaves_with_it(
     letting_go = await letting_go_of_what_is_under_way(process)
     await process.register()
     assert len(process.waking.devices) == 1
-    process.client.outcome = PushOutcome.SENT
+    process.client.outcome = PostOutcome.SENT
     for answer in process.client.waits:
         answer.set_result(None)
     await letting_go

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from geocast.auth.base64url import decoded, encoded
-from geocast.errors import ConfigError
+from geocast.model.errors import ConfigError
 from geocast.push import webpush
 from geocast.push.webpush import Vapid, encrypt, make_vapid_key, parse_vapid
 

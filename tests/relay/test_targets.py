@@ -3,8 +3,8 @@
 import pytest
 from support.fakes import a_revision
 
-from geocast.errors import ConfigError
 from geocast.model.alert import Circle
+from geocast.model.errors import ConfigError
 from geocast.relay.targets import load_targets, parse_url
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"

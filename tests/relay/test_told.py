@@ -5,7 +5,7 @@ import sqlite3
 
 import pytest
 
-from geocast.errors import ConfigError
+from geocast.model.errors import ConfigError
 from geocast.relay.told import Told, ToldStore
 from geocast.stream.server import background
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from geocast.errors import ConfigError
+from geocast.model.errors import ConfigError
 from geocast.run.forking import WAITED_FOR, fork
 
 

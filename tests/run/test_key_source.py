@@ -8,7 +8,7 @@ import asyncio
 import pytest
 
 from geocast.config import parse_key_url
-from geocast.errors import ConfigError
+from geocast.model.errors import ConfigError
 from geocast.run import key_source
 from geocast.run.key_source import KeySource
 

@@ -16,9 +16,9 @@ from geocast.auth.tokens import make_key
 from geocast.calls.encryption import make_call_key
 from geocast.clock import Now
 from geocast.config import Address, Settings
-from geocast.errors import ConfigError
 from geocast.metrics import Metrics
 from geocast.model.call import CallEntry
+from geocast.model.errors import ConfigError
 from geocast.run.reload_mailbox import ReloadMailbox
 from geocast.run.runtime_config import RuntimeConfig
 

@@ -9,7 +9,7 @@ from support.schemas import check_client_message, check_server_message
 
 from geocast.auth.scopes import RECEIVE
 from geocast.auth.tokens import Key, TokenVerifier, make_key, sign
-from geocast.tryme.alerts import OwnTests
+from geocast.stream.own_tests import OwnTests
 
 PLACES = [{"lat": DALLAS[0], "lng": DALLAS[1]}]
 PRIVATE, PUBLIC = make_key("k1")

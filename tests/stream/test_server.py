@@ -11,9 +11,9 @@ from geocast.alertlog.memory import MemoryLog
 from geocast.auth.tokens import TokenVerifier
 from geocast.clock import STEP_S
 from geocast.config import Address, Settings
-from geocast.errors import LogUnavailable
 from geocast.metrics import Metrics
 from geocast.model.alert import Untrusted
+from geocast.model.errors import LogUnavailable
 from geocast.stream import live_alerts, log_reader, server
 from geocast.stream.server import EXPECTED_S, REST_S, TICK_S, StreamServer, background
 

@@ -9,11 +9,11 @@ from support.schemas import check_client_message, check_server_message
 
 from geocast.auth.scopes import RECEIVE, SCOPES, TEST
 from geocast.auth.tokens import Key, TokenVerifier, make_key, sign
-from geocast.clock import format_time
 from geocast.geometry.sphere import cell_from_string, cell_place
 from geocast.matching.filters import EVERYTHING, Filter
 from geocast.model import close_codes
 from geocast.model.close_codes import SessionClosed
+from geocast.model.times import format_time
 from geocast.stream.session import MAX_REF, Session
 from geocast.wire.frames import JSON, MSGPACK
 

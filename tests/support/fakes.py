@@ -14,9 +14,10 @@ import msgpack
 from support.schemas import check_server_message
 
 from geocast.auth.tokens import Subject
-from geocast.clock import Now, format_time, parse_time
+from geocast.clock import Now
 from geocast.model.alert import AcceptedTerms, Alert, AlertText, Approval, Cancel, Circle, Revision
 from geocast.model.close_codes import Close
+from geocast.model.times import format_time, parse_time
 
 NOON_MS = parse_time("2026-01-31T12:00:00Z")  # when a FakeClock starts
 HOUR_MS = 3_600_000

@@ -7,10 +7,10 @@ from support.fakes import DALLAS, NOON_MS, FakeClock, alert_request
 from geocast import policy
 from geocast.alertlog.memory import MemoryLog
 from geocast.auth.tokens import Requester
-from geocast.clock import format_time
-from geocast.errors import LogUnavailable
 from geocast.ingest.publish import Publishing
+from geocast.model.errors import LogUnavailable
 from geocast.model.problems import Problem
+from geocast.model.times import format_time
 from geocast.policy import Policy
 
 DESK, OTHER, MANAGER = Requester("desk"), Requester("other"), Requester("boss", manages=True)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from geocast.errors import Malformed
+from geocast.model.errors import Malformed
 from geocast.wire.strict_json import MAX_DEPTH, load_json, load_msgpack
 
 ARRAY_OF_3, NIL, TRUE = b"\x93", b"\xc0", b"\xc3"

@@ -11,7 +11,6 @@ Example: an alert for which nobody had to confirm anything has no member `confir
 confirmations.
 """
 
-import json
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING
@@ -19,7 +18,6 @@ from typing import Any, NamedTuple
 
 import msgpack
 
-from ..clock import MAX_MS
 from ..model import call as calls
 from ..model.alert import (
     NOTHING_CONFIRMED,
@@ -29,20 +27,18 @@ from ..model.alert import (
     Approval,
     ApprovalProof,
     Cancel,
-    Circle,
     Confirm,
     Entry,
     Origin,
     OtherKind,
-    OtherShape,
-    Polygon,
     Revision,
     Shape,
     Signature,
     TimeMs,
 )
 from ..model.call import CallEntry
-from ..model.members import CHECKS, Member, integer, members_of, resolution, text
+from ..model.members import CHECKS, Member, integer, members_of, resolution, text, to_shape
+from ..model.times import MAX_MS
 
 KINDS = ("revision", "cancel", *calls.KINDS)  # all kinds of entries that this release can decode
 ENDINGS = ("cancel", "end")  # kinds of entries after which nothing may be appended to the chain
@@ -209,28 +205,6 @@ def _read(fields: Mapping[str, Any], members: Iterable["_Stored"]) -> dict[str, 
 
 def _to_texts(found: Sequence[Mapping[str, Any]]) -> tuple[AlertText, ...]:
     return tuple(AlertText(**_read(members, _OF_TEXT)) for members in found)
-
-
-def to_shape(members: Mapping[str, Any]) -> Shape:
-    """Return the shape with these members, which are in their stored form.
-
-    Raise KeyError, TypeError or ValueError if the shape can't be sent to clients.
-    """
-    if text(members["type"]) == "circle":
-        return Circle(float(members["lat"]), float(members["lng"]), float(members["radius_m"]))
-    json.dumps(members, allow_nan=False)  # raises an error if a client couldn't be sent the members as JSON
-    if members["type"] == "Polygon" and _is_one_ring(members["coordinates"]):
-        ring = tuple((float(lng), float(lat)) for lng, lat in members["coordinates"][0])
-        return Polygon(ring, float(members.get("buffer_m", 0)))
-    return OtherShape(members)
-
-
-def _is_one_ring(coordinates: Sequence[Any]) -> bool:
-    """Return whether a polygon's GeoJSON coordinates consist of a single ring with more than three positions.
-
-    A later release may publish other polygons, such as polygons with holes, which have several rings.
-    """
-    return len(coordinates) == 1 and len(coordinates[0]) > 3
 
 
 def _to_approval(elements: Sequence[Any]) -> Approval:

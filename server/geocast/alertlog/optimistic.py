@@ -36,9 +36,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
 from .. import failpoints
-from ..errors import LogUnavailable
 from ..model.alert import Entry
 from ..model.call import CallEntry
+from ..model.errors import LogUnavailable
 from . import AlertLog
 
 ATTEMPTS = 20  # the largest number of decisions on one request (Rule 3)

@@ -57,10 +57,10 @@ from prometheus_client.core import Metric
 
 from .. import failpoints
 from ..clock import Now
-from ..errors import ConfigError, LogUnavailable, trace
 from ..metrics import append_times
 from ..model.alert import Entry, OtherKind
 from ..model.call import KINDS, CallEntry
+from ..model.errors import ConfigError, LogUnavailable, trace
 from . import (
     BATCH,
     BATCH_BYTES,

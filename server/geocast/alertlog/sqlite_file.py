@@ -33,7 +33,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, TypeAlias
 
-from ..errors import ConfigError, LogUnavailable
+from ..model.errors import ConfigError, LogUnavailable
 from . import codec
 
 logger = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import ConfigError, LogUnavailable
+from ..model.errors import ConfigError, LogUnavailable
 from . import BATCH, codec, sqlite_file
 from .sqlite_file import APPLICATION_ID, COLUMNS
 from .tail import RawEntry

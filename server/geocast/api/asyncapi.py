@@ -12,7 +12,6 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from .. import __version__
-from ..auth.scopes import MAX_QUALS
 from ..calls.aeds import MOST
 from ..calls.eligibility import Reason
 from ..calls.messages import CallOut
@@ -20,6 +19,7 @@ from ..model import close_codes
 from ..model.alert import Status
 from ..model.call import PlaceKind, Role
 from ..model.languages import MAX_WANTED
+from ..model.qualifications import MAX_QUALS
 from ..stream.connection import BURST, HELLO_S, MAX_HELLO_BYTES, MAX_MESSAGE_BYTES, PATH, RATE_PER_S
 from ..stream.hub import SILENCE_S
 from ..stream.session import HEARTBEAT_S, MESSAGES, Ref

@@ -7,8 +7,8 @@ Within one minute the examples stay the same, so sending one twice only repeats 
 
 from typing import Any
 
-from ..clock import format_time
 from ..model.alert import Circle
+from ..model.times import format_time
 from ..policy import Category, Policy
 from ..policy.confirmation import covered_km2
 

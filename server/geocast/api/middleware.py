@@ -24,9 +24,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ..alertlog import PAGE, Cursor
 from ..auth.scopes import MANAGE, PUBLISH
 from ..auth.tokens import Grant, Requester
-from ..errors import Malformed, trace
+from ..ingest.cap import MAX_CAP_BYTES
 from ..model import problems
 from ..model.alert import ID_PATTERN, is_id
+from ..model.errors import Malformed, trace
 from ..model.problems import Problem, Violation
 from ..wire.strict_json import load_json
 from .context import ApiContext
@@ -45,7 +46,6 @@ CAP_PATH = "/v1/cap"
 CAP_UNAUTHORIZED = (
     "A source's secret (CAP-Webhook-Auth: SECRET) or a valid bearer token (Authorization: Bearer <JWT>) is needed."
 )
-MAX_CAP_BYTES = 2 * 1024 * 1024  # real messages carry 600 KB of audio (rule CP2)
 CAP_TYPES = ("application/xml", "text/xml", "application/cap+xml")
 _CHARSET = re.compile(r"""charset\s*=\s*"?([A-Za-z0-9._-]{1,40})"?\s*(;|$)""", re.IGNORECASE)
 PUBLIC = frozenset(

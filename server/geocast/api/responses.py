@@ -15,12 +15,12 @@ from starlette.types import Message, Receive, Scope, Send
 
 from .. import failpoints
 from ..alertlog import Counts, Cursor, Page
-from ..clock import format_time
-from ..errors import LogUnavailable
 from ..ingest.publish import PublishOutcome
 from ..model import problems
 from ..model.alert import Cancel, Entry, OtherKind, Revision
+from ..model.errors import LogUnavailable
 from ..model.problems import Problem
+from ..model.times import format_time
 from ..policy.confirmation import covered_km2
 from ..wire.frames import alert_map
 from ..wire.output import area_out

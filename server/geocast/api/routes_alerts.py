@@ -19,10 +19,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp
 
 from ..auth.scopes import AUDIT, DISPATCH, MANAGE, PUBLISH
-from ..errors import LogUnavailable
 from ..metrics import CONTENT_TYPE, gauge
 from ..model import problems
 from ..model.alert import Revision
+from ..model.errors import LogUnavailable
 from ..model.problems import Problem
 from ..policy import Policy
 from ..policy.confirmation import AREA

@@ -8,11 +8,11 @@ from typing import cast
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from ..errors import LogUnavailable
 from ..ingest.cap.decision import OUTCOMES
 from ..ingest.cap.service import CHANGES, CapIngest, CapOutcome
 from ..ingest.cap.sources import CapSources
 from ..model.alert import Cancel, Entry
+from ..model.errors import LogUnavailable
 from ..model.problems import Problem
 from . import openapi
 from .answers import CapOut, CapReason, CapWord

@@ -10,8 +10,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from ..alertlog.codec import to_shape
-from ..clock import format_time, parse_time
 from ..model.alert import (
     MAX_FORM_BYTES,
     OF_WARNINGS,
@@ -24,7 +22,8 @@ from ..model.alert import (
     Shape,
     TimeMs,
 )
-from ..model.members import CHECKS, integer, members_of, resolution, text
+from ..model.members import CHECKS, integer, members_of, resolution, text, to_shape
+from ..model.times import format_time, parse_time
 from ..wire.frames import alert_map
 from ..wire.strict_json import load_json
 

@@ -17,10 +17,10 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from ..alertlog.chain import Kinds
-from ..clock import parse_time
 from ..model import problems
 from ..model.alert import Approval, ApprovalProof, Entry, Revision, Signature
 from ..model.problems import Violation
+from ..model.times import parse_time
 from ..policy import SKEW_MS, Policy
 from . import form
 from .asked import asked, max_age_s

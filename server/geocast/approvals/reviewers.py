@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from ..auth.base64url import decoded_strictly
 from ..auth.jwks import keys_of
-from ..errors import ConfigError
 from ..model.alert import ApprovalProof, is_id
+from ..model.errors import ConfigError
 from ..policy import Policy
 from .signatures import ALGORITHM, header_of, verifies
 

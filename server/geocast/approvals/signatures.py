@@ -14,8 +14,8 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from ..auth.base64url import decoded_strictly, encoded
-from ..errors import ConfigError
 from ..model.alert import Signature
+from ..model.errors import ConfigError
 from ..wire.strict_json import load_json
 
 ALGORITHM = "Ed25519"

@@ -32,9 +32,9 @@ from prometheus_client.core import Metric
 
 from ..alertlog import codec
 from ..alertlog.chain import NO_KINDS, Kinds, kinds_of
-from ..errors import trace
 from ..metrics import counters
 from ..model.alert import MAX_SIGNATURES, ApprovalProof, Cancel, Entry, Revision, Untrusted
+from ..model.errors import trace
 from ..policy import Policy
 from . import form
 from .asked import asked

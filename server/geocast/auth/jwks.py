@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Mapping
 from typing import Any
 
-from ..errors import ConfigError
+from ..model.errors import ConfigError
 from .base64url import decoded, encoded
 
 A256GCM = "A256GCM"  # RFC 7518, section 5.3

@@ -13,7 +13,7 @@ import h11
 
 from .. import __version__
 from ..config import KeyUrl
-from ..errors import ConfigError
+from ..model.errors import ConfigError
 from .tokens import Key, load_keys, parse_keys, published
 
 FETCH_S = 10.0  # the time limit for name resolution, connection, TLS, request and response together

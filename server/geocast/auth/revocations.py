@@ -12,7 +12,7 @@ import re
 import tomllib
 from pathlib import Path
 
-from ..errors import ConfigError
+from ..model.errors import ConfigError
 
 _WHERE = re.compile(r"\((at [^()]*)\)$")  # the part of tomllib's messages that repeats nothing from the file
 

@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 import jwt
 from jwt.exceptions import InvalidSignatureError, PyJWTError
 
-from ..clock import Now, format_time
-from .scopes import QUALS_FORM, are_quals
+from ..clock import Now
+from ..model.qualifications import QUALS_FORM, are_quals
+from ..model.times import format_time
 from .tokens import AUDIENCE, MAX_TOKEN_BYTES, Key, TokenVerifier, is_date, is_fresh, is_sub
 
 _NO_JWT = "it is not a JWT, which has three base64url parts with dots between them; the first two are JSON objects"

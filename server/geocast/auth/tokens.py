@@ -19,10 +19,10 @@ from jwt import PyJWK
 from jwt.exceptions import PyJWTError
 
 from ..clock import Now
-from ..errors import ConfigError
+from ..model.errors import ConfigError
+from ..model.qualifications import QUALS_FORM, are_quals
 from .base64url import decoded_strictly
 from .jwks import keys_of
-from .scopes import QUALS_FORM, are_quals
 
 AUDIENCE = "geocast"
 MAX_ISSUER = 256  # the most characters in an issuer's name, which is stored in log entries

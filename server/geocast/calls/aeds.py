@@ -22,8 +22,8 @@ from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
-from ..errors import ConfigError
 from ..geometry.sphere import chord2, distance_m, limit_chord2, unit_vector, unit_vectors
+from ..model.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 

@@ -6,8 +6,9 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from ..alertlog import Counts
-from ..clock import Now, format_time
+from ..clock import Now
 from ..model.call import CallEntry, Ending, Opening, Role, SeatState
+from ..model.times import format_time
 from ..wire.output import CircleOut, TimeOut
 from .messages import CallOut, call_map, near_map
 from .state import CallState, Seat

@@ -21,8 +21,8 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from ..auth.jwks import make_sealing_key, sealing_keys_of
-from ..errors import ConfigError, GeocastError
 from ..model.call import MOVED, CallEntry, Kind
+from ..model.errors import ConfigError, GeocastError
 
 NONCE_BYTES = 12  # random, so one key may encrypt up to 2^32 entries (NIST SP 800-38D, 8.3)
 TAG_BYTES = 16

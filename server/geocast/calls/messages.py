@@ -9,9 +9,9 @@ from typing import Annotated, Any, cast
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from ..clock import format_time
 from ..model.alert import Status
 from ..model.call import ExactPlace, Near
+from ..model.times import format_time
 from ..wire.frames import FORMATS
 from ..wire.output import CircleOut, TimeOut
 from .aeds import Aeds

@@ -33,7 +33,6 @@ from ..alertlog import AlertLog, under_revision
 from ..alertlog.optimistic import OptimisticWriter, Plan
 from ..auth.tokens import Requester
 from ..clock import Clock, Now
-from ..errors import LogUnavailable
 from ..model import problems
 from ..model.alert import Entry, OtherKind
 from ..model.call import (
@@ -54,6 +53,7 @@ from ..model.call import (
     Secret,
     Widening,
 )
+from ..model.errors import LogUnavailable
 from ..model.problems import Problem, Violation
 from ..policy import Policy
 from ..policy.ages import Lasting

@@ -30,10 +30,10 @@ from prometheus_client.core import Metric
 
 from ..alertlog import AlertLog, Counts
 from ..clock import Clock
-from ..errors import LogUnavailable, trace
 from ..metrics import Metrics, counter, counters, gauge
 from ..model.alert import is_id
 from ..model.call import CallEntry, Person, SeatState
+from ..model.errors import LogUnavailable, trace
 from .aeds import NO_AEDS, Aeds
 from .decrypted_chain import opened
 from .eligibility import REASONS, Refusal, SeatRequest

@@ -14,7 +14,7 @@ from typing import NoReturn
 import click
 
 from .. import __version__, commit
-from ..errors import ConfigError
+from ..model.errors import ConfigError
 from . import approve, cap, check, fetch, health, keygen, ledger, push, relay, serve, token
 
 

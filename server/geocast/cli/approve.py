@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import ConfigError
+from ..model.errors import ConfigError
 from ..model.problems import digits
 
 if TYPE_CHECKING:
@@ -126,8 +126,8 @@ def _shape(members: dict[str, Any]) -> str:
 
     If the shape has unknown members, the line is JSON, so that nothing is hidden.
     """
-    from ..alertlog.codec import to_shape
     from ..model.alert import Circle, Polygon
+    from ..model.members import to_shape
 
     shape = to_shape(members)
     if shape.to_map() == members:

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from ..ingest.cap.message import CapMessage
 
 BROKEN = 1  # the exit status if something is wrong with a file
-MOST = 2 * 1024 * 1024  # the largest message in bytes; real messages contain up to 600 KB of audio
 
 
 @click.command("cap", short_help="Show how files with CAP messages are read.")
@@ -25,7 +24,7 @@ def command(files: tuple[Path, ...], assume_offset: str | None) -> int:
 
     The exit status is 0 if nothing is wrong, and 1 otherwise.
     """
-    from ..clock import parse_time
+    from ..model.times import parse_time
 
     if assume_offset is not None:
         try:
@@ -37,17 +36,17 @@ def command(files: tuple[Path, ...], assume_offset: str | None) -> int:
 
 def _print_file(path: Path, assume_offset: str | None) -> int:
     """Print what the messages in one file contain and return 0, or print what is wrong with them and return BROKEN."""
-    from ..errors import ConfigError
-    from ..ingest.cap import language_groups, message
+    from ..ingest.cap import MAX_CAP_BYTES, language_groups, message
+    from ..model.errors import ConfigError
     from ..model.problems import Problem
 
     try:
         with path.open("rb") as file:
-            body = file.read(MOST + 1)
+            body = file.read(MAX_CAP_BYTES + 1)
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
-    if len(body) > MOST:
-        click.echo(f"{path}: too-large: a message may have {MOST >> 20} MiB")
+    if len(body) > MAX_CAP_BYTES:
+        click.echo(f"{path}: too-large: a message may have {MAX_CAP_BYTES >> 20} MiB")
         return BROKEN
     try:
         found = message.read(body, assume_offset=assume_offset)
@@ -67,7 +66,7 @@ def _print_file(path: Path, assume_offset: str | None) -> int:
 
 
 def _head(found: CapMessage) -> Iterator[str]:
-    from ..clock import format_time
+    from ..model.times import format_time
 
     notes = "".join(f", {note}" for note in sorted(found.notes) if not note.startswith("cap-"))
     yield f"CAP {found.version}{notes}: {found.type}, {found.status}, {found.scope}"
@@ -75,7 +74,7 @@ def _head(found: CapMessage) -> Iterator[str]:
 
 
 def _block(block: Block) -> Iterator[str]:
-    from ..clock import format_time
+    from ..model.times import format_time
 
     info = block.infos[0]
     ends = "no expiry" if info.expires_at is None else f"until {format_time(info.expires_at)}"

@@ -17,7 +17,7 @@ from click.core import ParameterSource
 
 from .. import config
 from ..config import KeyUrl, Settings
-from ..errors import ConfigError, LogUnavailable
+from ..model.errors import ConfigError, LogUnavailable
 from .options import node_options, unknown_variables
 
 WONT_START, WOULD_WAIT = 2, 1  # exit statuses: a node would refuse to start, or would start and wait for its log

@@ -6,7 +6,7 @@ A variable whose name begins with GEOCAST_, but which is unknown, is a mistake.
 import re
 from collections.abc import Collection, Iterator
 
-from ..errors import did_you_mean
+from ..model.errors import did_you_mean
 
 PREFIX = "GEOCAST_"
 

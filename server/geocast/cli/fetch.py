@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from ..config import Address, KeyUrl, bind, parse_key_url
-from ..errors import ConfigError
+from ..model.errors import ConfigError
 from . import journal
 from .options import ADDRESS, LOG_LEVELS, option
 from .serve import command as serve
@@ -59,7 +59,7 @@ def command(log_level: str, log_format: str, **more: Any) -> int:
 def _run(*, check: bool, once: bool, metrics: Address | None, **more: Any) -> int:
     import asyncio
 
-    from ..fetch.settings import FetchSettings
+    from ..ingest.fetch.settings import FetchSettings
     from ..run import fetch
 
     settings = FetchSettings(**more)

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from ..errors import ConfigError
+from ..model.errors import ConfigError
 from .options import QUALS
 
 KEPT_CALL_KEYS = 3  # how many keys --rotate keeps besides the new one: today's, and those of the two days before (RZ5)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from ..errors import ConfigError
+from ..model.errors import ConfigError
 from . import journal
 
 NO_MATCH = 1  # the exit status if the ledger is not intact, or can't be written now

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
-from ..auth.scopes import QUALS_FORM, are_quals
 from ..config import SHARE, KeyUrl, parse_address, parse_key_url, parse_origins
-from ..errors import ConfigError
+from ..model.errors import ConfigError
+from ..model.qualifications import QUALS_FORM, are_quals
 from . import environment
 from .environment import PREFIX
 from .journal import FORMATS

@@ -49,11 +49,12 @@ def command(
     with starting(log_level, log_format, serve):
         import asyncio
 
+        from ..relay.checking import check_targets
         from ..relay.targets import load_targets
         from ..run import relay
 
         if check:
-            return 0 if asyncio.run(relay.check(load_targets(targets), click.echo)) else UNREACHABLE
+            return 0 if asyncio.run(check_targets(load_targets(targets), click.echo)) else UNREACHABLE
         settings = relay.RelaySettings(targets, state, log, policy, reviewers, drain_s)
         with contextlib.ExitStack() as opened:
             listener = opened.enter_context(bind("--metrics", metrics)) if metrics else None

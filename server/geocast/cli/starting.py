@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import click
 
-from ..errors import ConfigError
+from ..model.errors import ConfigError
 from . import journal
 from .options import unknown_variables
 

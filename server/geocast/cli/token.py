@@ -12,7 +12,7 @@ import click
 
 from ..auth.scopes import SCOPES
 from ..config import KeyUrl
-from ..errors import ConfigError, did_you_mean
+from ..model.errors import ConfigError, did_you_mean
 from .options import KEYS, QUALS
 
 if TYPE_CHECKING:
@@ -166,6 +166,6 @@ def _rows(found: "TokenReport", now_ms: int) -> Iterator[tuple[str, str]]:
 
 def _time(seconds: float, now_ms: int) -> str:
     from ..auth.token_report import in_words
-    from ..clock import format_time
+    from ..model.times import format_time
 
     return f"{format_time(int(seconds * 1000))}, {in_words(seconds - now_ms / 1000)}"

@@ -6,8 +6,8 @@ from urllib.parse import quote
 
 from lxml import etree
 
-from ..clock import format_time
 from ..model.alert import Cancel, Revision
+from ..model.times import format_time
 from . import cap
 from .joining import joined
 

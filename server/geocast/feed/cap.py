@@ -14,8 +14,8 @@ from xml.sax.saxutils import escape
 
 from lxml import etree
 
-from ..clock import format_time
 from ..model.alert import AlertText, Cancel, Circle, KnownShape, Polygon, Revision
+from ..model.times import format_time
 
 NAMESPACE = "urn:oasis:names:tc:emergency:cap:1.2"
 MEDIA_TYPE = "application/cap+xml"

@@ -21,7 +21,7 @@ import sys
 from dataclasses import replace
 from typing import BinaryIO
 
-from ..errors import trace
+from ..model.errors import trace
 from .picture import Picture, PictureRequest
 
 logger = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from ..clock import Clock
-from ..errors import trace
+from ..model.errors import trace
 from ..stream.live_alerts import LiveAlert, LiveAlerts
 from .picture import Picture
 

@@ -4,8 +4,8 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from ..clock import format_time
 from ..model.alert import Cancel, Circle, Polygon, Revision, Shape
+from ..model.times import format_time
 from ..wire.frames import alert_map, cancel_message, texts_of
 from . import map_polygons
 from .joining import joined

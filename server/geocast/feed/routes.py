@@ -22,13 +22,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ..alertlog import AlertLog
 from ..api.responses import RETRY_AFTER_S, as_problem, forbid_storing, in_slices, problem_document, unless_known
 from ..clock import Clock
-from ..config import Settings
-from ..errors import LogUnavailable, trace
 from ..metrics import counters, gauge
 from ..model import problems
 from ..model.alert import Entry, Revision, Untrusted
+from ..model.errors import LogUnavailable, trace
 from ..model.problems import Problem
-from ..policy import Policy
 from ..stream.live_alerts import LiveAlert, LiveAlerts
 from ..stream.log_reader import LogHealth, LogReader
 from . import atom, cache, cap, geojson
@@ -60,37 +58,40 @@ class Feed:
 
     def __init__(
         self,
-        settings: Settings,
-        policy: Policy,
+        url: str,
+        issuer: cap.Issuer,
         alert_log: AlertLog,
         clock: Clock,
         keeper: LogHealth,
         draw: Callable[[PictureRequest], Awaitable[Picture]],
+        *,
+        areas: bool = False,
     ) -> None:
         """Prepare the feed. Nothing is read or drawn yet.
 
-        `settings` must have a `feed_url` and a `feed_sender`. `keeper` records whether the log can be read. `draw`
-        returns the picture for a request, or raises OSError if no picture can be drawn at the moment.
+        `url` is the public address of the feed. `keeper` records whether the log can be read. `draw` returns the
+        picture for a request, or raises OSError if no picture can be drawn at the moment. With `areas`, the feed also
+        answers the requests of weather apps.
         """
         self.live = LiveAlerts(1, places=False)
         self.reader = LogReader(alert_log, clock, self.live, self._apply, keeper)
         self.answers: Counter[int] = Counter()  # how many answers were sent, by status
-        self._site = atom.Site(settings.feed_url.rstrip("/"), settings.feed_sender)
+        self._site = atom.Site(url.rstrip("/"), issuer.sender)
         self._draw = draw
         self.gallery = Gallery(self.live, clock, self._drawn)
         self.geojson = cache.features(self.gallery, self.live, clock)
         self.atom = cache.entries(self.gallery, self.live, clock, self._site)
-        self._issuer = cap.Issuer(settings.feed_sender, policy.cap_categories())
+        self._issuer = issuer
         self.areas: Areas | None = None  # None without `--feed-areas`
-        if settings.feed_areas:
+        if areas:
             self.areas = Areas(self.live, alert_log, clock, self._issuer, self._site.url)
         self._log = alert_log
         self._clock = clock
         self._messages: dict[str, tuple[int, Body]] = {}  # by alert id: latest number, its CAP message
 
-    def adopt(self, policy: Policy) -> None:
+    def adopt(self, issuer: cap.Issuer) -> None:
         """Use the CAP categories of a new policy for all pictures drawn from now on. Existing pictures stay."""
-        self._issuer = cap.Issuer(self._issuer.sender, policy.cap_categories())
+        self._issuer = issuer
         if self.areas is not None:
             self.areas.issuer = self._issuer
 

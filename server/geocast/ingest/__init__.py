@@ -1,1 +1,6 @@
-"""The two ways in which alerts are submitted: requests of publishers (`publish`) and CAP messages (`cap`)."""
+"""The ways in which alerts come in.
+
+publish  requests of publishers
+cap      CAP messages
+fetch    the process `geocast fetch`, which reads feeds and posts their CAP messages to a node
+"""

@@ -38,9 +38,9 @@ from ..approvals.request_check import ApprovalCheck
 from ..approvals.reviewers import NO_REVIEWERS, Reviewers
 from ..auth.tokens import Requester
 from ..clock import Clock
-from ..errors import LogUnavailable
 from ..model import problems
 from ..model.alert import OWN_TEST_PREFIX, ApprovalProof, Cancel, Entry, OtherKind, Revision, Untrusted
+from ..model.errors import LogUnavailable
 from ..model.problems import Problem, Violation
 from ..policy import Policy
 from ..policy.confirmation import covered_km2

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from ..errors import Malformed
+from ..model.errors import Malformed
 from ..wire.strict_json import load_json
 
 HASH = re.compile("[0-9a-f]{64}")

@@ -26,8 +26,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..clock import Clock, format_time
-from ..errors import ConfigError
+from ..clock import Clock
+from ..model.errors import ConfigError
+from ..model.times import format_time
 from . import chain
 from .chain import NOTHING, ChainHead
 from .recording import Members, RecordedEntries

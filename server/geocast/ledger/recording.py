@@ -21,8 +21,8 @@ from ..alertlog.tail import RawEntry
 from ..approvals import form
 from ..approvals.reviewers import NO_REVIEWERS, Reviewers, is_kid, out_of_envelopes, who_signed
 from ..approvals.signatures import header_of
-from ..clock import format_time
 from ..model.alert import MAX_SIGNATURES, ApprovalProof, Cancel, OtherKind, Revision, is_id
+from ..model.times import format_time
 
 SALT_BYTES = 16
 _WORD = re.compile("[a-z0-9_]{1,64}")  # the grammar of a category

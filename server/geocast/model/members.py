@@ -5,12 +5,24 @@ A member's declared type decides how the member is written and read. `alertlog/c
 special treatment. So a new optional member of a known type is stored as soon as `Alert` or `AlertText` declares it.
 """
 
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, fields
 from types import NoneType
 from typing import Any, NamedTuple, get_args, get_type_hints
 
-from .alert import FINEST_RESOLUTION, SEVERITY_RANK, Certainty, Severity, Status, Urgency
+from .alert import (
+    FINEST_RESOLUTION,
+    SEVERITY_RANK,
+    Certainty,
+    Circle,
+    OtherShape,
+    Polygon,
+    Severity,
+    Shape,
+    Status,
+    Urgency,
+)
 
 
 class Member(NamedTuple):
@@ -81,3 +93,28 @@ CHECKS: Mapping[Any, Callable[[Any], Any]] = {
     Severity: severity,
     **dict.fromkeys((Status, Urgency, Certainty), text),
 }
+
+
+# ---- shapes ------------------------------------------------------------------------------------------------------
+
+
+def to_shape(members: Mapping[str, Any]) -> Shape:
+    """Return the shape with these members, which are in their stored form.
+
+    Raise KeyError, TypeError or ValueError if the shape can't be sent to clients.
+    """
+    if text(members["type"]) == "circle":
+        return Circle(float(members["lat"]), float(members["lng"]), float(members["radius_m"]))
+    json.dumps(members, allow_nan=False)  # raises an error if a client couldn't be sent the members as JSON
+    if members["type"] == "Polygon" and _is_one_ring(members["coordinates"]):
+        ring = tuple((float(lng), float(lat)) for lng, lat in members["coordinates"][0])
+        return Polygon(ring, float(members.get("buffer_m", 0)))
+    return OtherShape(members)
+
+
+def _is_one_ring(coordinates: Sequence[Any]) -> bool:
+    """Return whether a polygon's GeoJSON coordinates consist of a single ring with more than three positions.
+
+    A later release may publish other polygons, such as polygons with holes, which have several rings.
+    """
+    return len(coordinates) == 1 and len(coordinates[0]) > 3

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
-from ..errors import GeocastError
 from .alert import Severity
+from .errors import GeocastError
 
 MAX_ERRORS = 100  # the largest number of errors in one response; `errors_total` counts all (rule HD14)
 

@@ -10,9 +10,9 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, Field
 from pydantic_core import PydanticCustomError
 
-from ..auth.scopes import MAX_QUALS
 from ..model.alert import FINEST_RESOLUTION
 from ..model.call import CallTerms, PlaceKind, Role
+from ..model.qualifications import MAX_QUALS
 from .ages import Lasting
 from .cap import STRICT
 from .category import Title

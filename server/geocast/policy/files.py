@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from ..errors import ConfigError, did_you_mean
+from ..model.errors import ConfigError, did_you_mean
 from .calls import CallCategory
 from .cap import Cap, CapTexts
 from .category import Category

@@ -26,7 +26,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterat
 from contextlib import asynccontextmanager, contextmanager
 from weakref import WeakValueDictionary
 
-from ..config import SHARE
 from ..model import problems
 from ..model.problems import Problem
 
@@ -42,7 +41,7 @@ class Shares:
     A subject is a client. A resource has a number of places; a place is, for instance, one request in progress.
     """
 
-    def __init__(self, things: str, bound: int, share: float = SHARE, retry_after_s: int = 1) -> None:
+    def __init__(self, things: str, bound: int, share: float, retry_after_s: int = 1) -> None:
         """Prepare `bound` places, all of them free.
 
         One subject may take the fraction `share` of them (above 0, at most 1). `things` is the plural noun that error
@@ -87,7 +86,7 @@ class Turns:
     An accepted request first takes a place, and then waits for its turn to be processed.
     """
 
-    def __init__(self, things: str, bound: int, at_once: int, share: float = SHARE) -> None:
+    def __init__(self, things: str, bound: int, at_once: int, share: float) -> None:
         """Prepare `bound` places for requests. At most `at_once` of the requests are processed at the same time.
 
         One subject (client) may use the fraction `share` of both numbers. `things` is the plural noun that error texts

@@ -9,7 +9,7 @@ routes, registering   HTTP: register, change and remove devices
 device_manager        the devices of this process, from the store to the fan-out
 device_state, devices  a device and its state
 scheduler             which device is sent which alert next
-client, http_client, http1   how a push request is made
+client, http_client   how a push request is made
 messages, webpush, encryption   the payload, its encryption by RFC 8291, and the stored form of a device
 service_limits        how many requests may run at once to each push service
 delivery_journal      which alerts devices were sent, recorded before and after each request

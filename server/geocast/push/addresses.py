@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from ..errors import ConfigError
+from ..model.errors import ConfigError
 
 MAX_ENDPOINT_BYTES = 1_000
 DEFAULT_SERVICES = "fcm.googleapis.com,*.push.services.mozilla.com,*.push.apple.com,*.notify.windows.com"

@@ -2,8 +2,8 @@
 
 from typing import NamedTuple, Protocol
 
+from ..egress.outcomes import PostResponse
 from .addresses import Endpoint
-from .service_limits import PushOutcome
 
 
 class Push(NamedTuple):
@@ -22,24 +22,12 @@ class Push(NamedTuple):
     is_known: bool = True
 
 
-class PushResponse(NamedTuple):
-    """The result of a push.
-
-    `status` is the HTTP status as a string. If no valid answer came, `status` has a few words that say what went wrong.
-    Metrics show it. `retry_after_s` is how many seconds the service asked to wait, or None.
-    """
-
-    outcome: PushOutcome
-    status: str
-    retry_after_s: float | None = None
-
-
 class PushClient(Protocol):
     """Sends pushes to push services.
 
-    If a push fails, `send` doesn't raise an exception: the returned `PushResponse` says what went wrong.
+    If a push fails, `send` doesn't raise an exception: the returned `PostResponse` says what went wrong.
     """
 
-    async def send(self, push: Push, within_s: float) -> PushResponse:
+    async def send(self, push: Push, within_s: float) -> PostResponse:
         """Send a push, and return its result after at most `within_s` seconds."""
         ...

@@ -27,7 +27,7 @@ import logging
 from collections.abc import Awaitable, Collection, Sequence
 from typing import TypeVar
 
-from ..errors import StoreUnavailable
+from ..model.errors import StoreUnavailable
 from .devicestore import DeliveryRecord, DeviceStore, Limits, Put, RegistrationKey, StoredDevice, shard_of
 from .shards import Shards
 

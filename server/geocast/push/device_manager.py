@@ -45,14 +45,14 @@ from typing import NamedTuple
 
 from ..alertlog import Counts
 from ..clock import Clock, Now
-from ..errors import StoreUnavailable, trace
 from ..geometry.sphere import cell_place
 from ..matching.filters import Filter
 from ..model import languages
 from ..model.alert import SEVERITY_RANK, Entry, Untrusted
+from ..model.errors import StoreUnavailable, trace
 from ..stream.live_alerts import LiveAlerts
+from ..stream.own_tests import OwnTests, split_request
 from ..stream.session import Place
-from ..tryme.alerts import OwnTests, split_request
 from . import messages
 from .addresses import Services
 from .client import PushClient

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from ..auth.tokens import Subject
-from ..errors import StoreUnavailable
+from ..model.errors import StoreUnavailable
 from . import devicestore
 from .delivery_journal import DeliveryJournal
 from .devicestore import DeliveryRecord, DeviceStore, Limits, Put, PutResult, RegistrationKey, StoredDevice

@@ -45,7 +45,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from ..clock import Clock
-from ..errors import StoreUnavailable, trace
+from ..model.errors import StoreUnavailable, trace
 from .shards import ShardOwner
 
 logger = logging.getLogger(__name__)

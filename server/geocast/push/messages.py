@@ -6,7 +6,7 @@ import json
 from typing import Any, NamedTuple
 
 from ..auth.base64url import encoded
-from ..clock import format_time
+from ..model.times import format_time
 from .webpush import max_plaintext
 
 BODY_BYTES = 3_000  # the size of every body (rule WPT2)

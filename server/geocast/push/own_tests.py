@@ -9,7 +9,7 @@ from collections.abc import Callable
 from ..clock import Clock, Now
 from ..geometry.sphere import cell_place
 from ..model.alert import Revision
-from ..tryme.alerts import OwnTests
+from ..stream.own_tests import OwnTests
 from ..wire.frames import encode_json
 from . import messages
 from .devices import Device

@@ -20,16 +20,17 @@ from pydantic import Field, ValidationError
 from ..auth.base64url import decoded
 from ..auth.scopes import TEST
 from ..auth.tokens import Grant, Subject
-from ..clock import Clock, Now, format_time
+from ..clock import Clock, Now
 from ..geometry.sphere import cell_from_string
 from ..model import problems
 from ..model.alert import Severity
 from ..model.problems import Problem, Violation
+from ..model.times import format_time
 from ..policy.publishers.bounds import Rate
 from ..policy.publishers.rates import Rates
+from ..stream.own_test_port import KEY_PATTERN
+from ..stream.own_tests import with_request
 from ..stream.session import MAX_HOLDING, MAX_PLACES, Categories, Languages
-from ..tryme.alerts import with_request
-from ..tryme.port import KEY_PATTERN
 from ..wire.fields import Id, RevisionNumber, StrictModel, broken_fields
 from .addresses import Services
 from .device_manager import DeviceManager

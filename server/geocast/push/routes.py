@@ -27,9 +27,9 @@ from ..auth.scopes import RECEIVE
 from ..auth.tokens import TokenVerifier
 from ..clock import Clock
 from ..config import SHARE
-from ..errors import StoreUnavailable, trace
 from ..metrics import Metrics
 from ..model import problems
+from ..model.errors import StoreUnavailable, trace
 from ..model.problems import Problem
 from ..policy.shares import Shares
 from .device_repository import OpenedDevice

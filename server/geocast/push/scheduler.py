@@ -69,8 +69,9 @@ from numpy.typing import NDArray
 
 from .. import failpoints
 from ..clock import Clock, Now
-from ..errors import trace
+from ..egress.outcomes import PostOutcome, PostResponse
 from ..model.alert import SEVERITY_RANK, Severity
+from ..model.errors import trace
 from ..model.languages import choice
 from ..stream.delivery_flags import Rows
 from ..stream.fanout import FanOut
@@ -78,14 +79,14 @@ from ..stream.live_alerts import CURRENT, RECIPIENT, LiveAlert
 from ..wire.frames import encode_json
 from . import messages
 from .addresses import Endpoint, Services
-from .client import Push, PushClient, PushResponse
+from .client import Push, PushClient
 from .delivery_journal import DeliveryJournal
 from .device_state import DeviceEvent, DeviceState
 from .devices import Device, Owed, Times, Urgency
 from .devicestore import DeliveryRecord, State, StoredDevice
 from .encryption import Keyring, Record
 from .messages import BODY_BYTES, SMALL_BODY_BYTES, PushMessage
-from .service_limits import Gate, PushOutcome, ServiceLimit, Slots, wait_s
+from .service_limits import Gate, ServiceLimit, Slots, wait_s
 from .shards import Shards
 from .webpush import Vapid, encrypt
 
@@ -571,7 +572,7 @@ class PushScheduler:
         size = SMALL_BODY_BYTES if record.small else BODY_BYTES
         text = functools.partial(messages.plaintext, owed.message, now.wall_ms, size)
         answer = await self._answered(device, alert.id, text, ttl_s, messages.URGENCIES[alert.rank], now)
-        if answer.outcome is PushOutcome.SENT:
+        if answer.outcome is PostOutcome.SENT:
             accepted_ms = alert.revision.issued_at if alert.cancel is None else alert.cancel.cancelled_at
             self.took(max(0, self._clock.now().wall_ms - accepted_ms) / 1000)
             if not owed.message.is_cancel:
@@ -582,7 +583,7 @@ class PushScheduler:
 
     async def _answered(
         self, device: Device, topic: str, text: Callable[[], bytes], ttl_s: int, how: str, now: Now
-    ) -> PushResponse:
+    ) -> PostResponse:
         """Encrypt a message, push it to a device, count the answer and return it.
 
         `topic` is the alert's id, from which the Topic is made; `how` is the Urgency of RFC 8030; `text` is called and
@@ -597,13 +598,13 @@ class PushScheduler:
             answer = await self._client.send(push, ttl_s)
         except Exception as error:
             logger.error("a push request failed: %s", trace(error))
-            answer = PushResponse(PushOutcome.REFUSED, "internal")
+            answer = PostResponse(PostOutcome.REFUSED, "internal")
         self._note_answer(device, endpoint, answer.outcome, now)
         self.outcomes[answer.outcome.value] += 1
         self.answered(endpoint.service, answer.status)
         return answer
 
-    def _note_answer(self, device: Device, endpoint: Endpoint, outcome: PushOutcome, began: Now) -> None:
+    def _note_answer(self, device: Device, endpoint: Endpoint, outcome: PostOutcome, began: Now) -> None:
         """Record the outcome of a request for the host, and for the device unless it has another endpoint by now.
 
         With the first push that a host accepts, it becomes known (trusted). Requests to unknown hosts may only use the
@@ -614,8 +615,8 @@ class PushScheduler:
         was_known, is_same = lane.known, endpoint is device.endpoint
         served, took_s = device.served and is_same, now - began.monotonic
         lane.end(outcome, device.owner, now, served=served, took_s=took_s)
-        if is_same and outcome is not PushOutcome.LARGE:
-            device.served = outcome is PushOutcome.SENT
+        if is_same and outcome is not PostOutcome.LARGE:
+            device.served = outcome is PostOutcome.SENT
         if not lane.is_open and self.lanes.get(lane.host) is lane:
             self._closed.add(lane)
         if lane.known and not was_known:  # its devices no longer need spare slots
@@ -627,7 +628,7 @@ class PushScheduler:
                 entry[2].gate = gate
                 heappush(gate.waiting, entry)
 
-    def _pause_s(self, device: Device, answer: PushResponse, record: Record, left_s: float) -> float:
+    def _pause_s(self, device: Device, answer: PostResponse, record: Record, left_s: float) -> float:
         """Return for how many seconds to pause a device after an answer.
 
         `record` is the device's record at the start of the request. If the device has another endpoint by now, return
@@ -636,12 +637,12 @@ class PushScheduler:
         if device.record.endpoint != record.endpoint:
             return 0.0  # the failure concerned the old endpoint
         outcome = answer.outcome
-        if outcome is PushOutcome.LARGE and device.record.small:
-            outcome = PushOutcome.REFUSED  # no smaller body can be made
-        device.failures = 0 if outcome in (PushOutcome.SENT, PushOutcome.LARGE) else device.failures + 1
+        if outcome is PostOutcome.LARGE and device.record.small:
+            outcome = PostOutcome.REFUSED  # no smaller body can be made
+        device.failures = 0 if outcome in (PostOutcome.SENT, PostOutcome.LARGE) else device.failures + 1
         return wait_s(outcome, device.failures, answer.retry_after_s, left_s, self._chance())
 
-    def _record_outcome(self, device: Device, owed: Owed, outcome: PushOutcome | None, pause_s: float) -> None:
+    def _record_outcome(self, device: Device, owed: Owed, outcome: PostOutcome | None, pause_s: float) -> None:
         """Record the outcome of the request for an alert, then free the device for the next request.
 
         `outcome` is None if the request was not sent. If `pause_s` is not 0, the device is paused for that many seconds
@@ -656,12 +657,12 @@ class PushScheduler:
         """
         device.owed = None
         number, is_here = owed.message.number, device.is_here
-        if outcome is PushOutcome.SENT:
+        if outcome is PostOutcome.SENT:
             self._recorder.after(self._line(device, owed, None if owed.message.is_cancel else State.SENT))
             if is_here and owed.message.is_cancel:  # it may have reported the alert meanwhile
                 self.fanout.retract(device.row, owed.alert, number, recipient=False)
         else:
-            recipient = owed.recipient or outcome is PushOutcome.MAYBE
+            recipient = owed.recipient or outcome is PostOutcome.MAYBE
             if is_here and not owed.held:
                 self.fanout.retract(device.row, owed.alert, number, recipient=recipient)
             self._recorder.after(self._line(device, owed, State.MAYBE if recipient else None))
@@ -699,7 +700,7 @@ class PushScheduler:
             device.resumes_at = self._now.monotonic + seconds
             self._pauses.put(device.resumes_at, device)
 
-    async def _act_on_answer(self, device: Device, record: Record, outcome: PushOutcome) -> None:
+    async def _act_on_answer(self, device: Device, record: Record, outcome: PostOutcome) -> None:
         """Act on an answer that concerns the device itself, not only this one push.
 
         The answer may say that the subscription is gone or that bodies must be small. If it accepts the push, the host
@@ -709,12 +710,12 @@ class PushScheduler:
         if not device.is_here or device.record.endpoint != record.endpoint:
             return
         lane = device.lane
-        if outcome is PushOutcome.SENT and not lane.named and lane.marked < MARKS and not device.marked:
+        if outcome is PostOutcome.SENT and not lane.named and lane.marked < MARKS and not device.marked:
             self._mark(device)
             await self._worked(device)
-        elif outcome is PushOutcome.GONE:
+        elif outcome is PostOutcome.GONE:
             await self._gone(device)
-        elif outcome is PushOutcome.LARGE and not record.small:
+        elif outcome is PostOutcome.LARGE and not record.small:
             await self._too_large(device)
 
     def send_single(self, device: Device, now: Now, push: SinglePush, came: Callable[[bool], Awaitable[None]]) -> bool:
@@ -741,7 +742,7 @@ class PushScheduler:
         urgency = messages.URGENCIES[SEVERITY_RANK[push.severity]]
         answer = await self._answered(device, push.topic, text, ttl_s, urgency, now)
         self._free(device, self._pause_s(device, answer, record, ttl_s))
-        await came(answer.outcome is PushOutcome.SENT)
+        await came(answer.outcome is PostOutcome.SENT)
         await self._act_on_answer(device, record, answer.outcome)
 
     def lines_of(self, device: Device) -> list[DeliveryRecord]:

@@ -45,8 +45,9 @@ This module does no I/O: callers pass in the random numbers, and the time in sec
 
 from abc import ABC, abstractmethod
 from collections.abc import Hashable
-from enum import Enum
 from typing import Any
+
+from ..egress.outcomes import PostOutcome
 
 AT_MOST = 200  # the greatest width
 FIRST, QUICK_S, IDLE_S = 32, 2.0, 5.0
@@ -61,38 +62,11 @@ MAX_RETRY_AFTER_S = 600.0
 LAST_TRY_S = 5.0  # a `Retry-After` that ends after the alert is cut to this long before the alert's end
 
 
-class PushOutcome(Enum):
-    """The outcome of a push request. The table in the module's docstring says which answers have which outcome."""
-
-    SENT = "sent"
-    GONE = "gone"
-    LARGE = "large"
-    REFUSED = "refused"
-    BUSY = "busy"
-    FAILED = "failed"
-    AWAY = "away"
-    MAYBE = "maybe"
-
-
 # The outcomes that count against the host (Rule 2).
-OF_THE_SERVICE = frozenset({PushOutcome.BUSY, PushOutcome.AWAY, PushOutcome.MAYBE})
+OF_THE_SERVICE = frozenset({PostOutcome.BUSY, PostOutcome.AWAY, PostOutcome.MAYBE})
 
 
-def outcome_of(status: int) -> PushOutcome:
-    """Return the outcome of a push to which the service answered with this HTTP status."""
-    if 200 <= status < 300:
-        return PushOutcome.SENT
-    named = {
-        404: PushOutcome.GONE,
-        410: PushOutcome.GONE,
-        413: PushOutcome.LARGE,
-        429: PushOutcome.BUSY,
-        503: PushOutcome.BUSY,
-    }
-    return named.get(status, PushOutcome.FAILED if status >= 500 else PushOutcome.REFUSED)
-
-
-def wait_s(outcome: PushOutcome, failures: int, retry_after_s: float | None, left_s: float, chance: float) -> float:
+def wait_s(outcome: PostOutcome, failures: int, retry_after_s: float | None, left_s: float, chance: float) -> float:
     """Return how many seconds a device waits after an outcome before it is sent anything more.
 
     `failures` is the number of failures in a row, including this one. `retry_after_s` is the wait that the service
@@ -100,11 +74,11 @@ def wait_s(outcome: PushOutcome, failures: int, retry_after_s: float | None, lef
     LAST_TRY_S seconds before that (rule HD19). `chance` is a random number from 0 to 1, which spreads the waits of many
     devices.
     """
-    if outcome in (PushOutcome.SENT, PushOutcome.LARGE):
+    if outcome in (PostOutcome.SENT, PostOutcome.LARGE):
         return 0.0
-    if outcome is PushOutcome.REFUSED:
+    if outcome is PostOutcome.REFUSED:
         return REFUSED_WAIT_S
-    if outcome in (PushOutcome.BUSY, PushOutcome.FAILED) and retry_after_s is not None:
+    if outcome in (PostOutcome.BUSY, PostOutcome.FAILED) and retry_after_s is not None:
         return max(1.0, min(retry_after_s, MAX_RETRY_AFTER_S, left_s - LAST_TRY_S))
     grown = min(FIRST_WAIT_S * 2.0 ** min(failures - 1, 16), LAST_WAIT_S)
     return grown * (0.5 + chance)
@@ -229,7 +203,7 @@ class ServiceLimit(Gate):
         self.under_way -= 1
 
     def end(
-        self, outcome: PushOutcome, owner: Hashable, now_s: float, *, served: bool = True, took_s: float = 0.0
+        self, outcome: PostOutcome, owner: Hashable, now_s: float, *, served: bool = True, took_s: float = 0.0
     ) -> None:
         """Stop counting a request to a device of this owner, and record its outcome.
 
@@ -237,7 +211,7 @@ class ServiceLimit(Gate):
         the request took.
         """
         self.under_way -= 1
-        is_taken = outcome is PushOutcome.SENT
+        is_taken = outcome is PostOutcome.SENT
         if is_taken:
             self._taken_at, self.known = now_s, True
             if took_s <= QUICK_S and self._pace < AT_MOST:

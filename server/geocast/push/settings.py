@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..config import ONE_PROCESS_SCHEMES, REDIS_SCHEMES, SHARE, Address, KeyUrl, Settings
-from ..errors import ConfigError
+from ..model.errors import ConfigError
 from .addresses import DEFAULT_SERVICES
 
 _CONTACT = re.compile(r"mailto:[^\s@,]{1,200}@[^\s@,]{1,200}|https://[^\s,]{1,300}")

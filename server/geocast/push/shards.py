@@ -15,7 +15,7 @@ import logging
 from collections.abc import Collection, Mapping
 from typing import Protocol
 
-from ..errors import StoreUnavailable
+from ..model.errors import StoreUnavailable
 from .devicestore import SHARDS
 
 logger = logging.getLogger(__name__)

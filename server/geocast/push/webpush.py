@@ -28,7 +28,7 @@ from jwt import PyJWK
 from jwt.exceptions import PyJWTError
 
 from ..auth.base64url import encoded
-from ..errors import ConfigError
+from ..model.errors import ConfigError
 
 POINT_BYTES, AUTH_BYTES, SALT_BYTES = 65, 16, 16
 HEADER_BYTES = 86  # size of the coding's header: salt, record size, key length, key

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..clock import format_time
 from ..model.alert import Cancel, Revision
+from ..model.times import format_time
 from ..wire.frames import alert_map, texts_of
 
 ACCEPTED, REVISED, CANCELLED, ENDED = "alert.accepted", "alert.revised", "alert.cancelled", "alert.ended"

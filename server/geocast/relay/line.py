@@ -15,12 +15,11 @@ from typing import Any, NamedTuple
 
 from .. import failpoints
 from ..clock import Clock
-from ..errors import trace
+from ..egress.http1 import request
+from ..egress.outcomes import PostOutcome, PostResponse
+from ..egress.post_client import NOT_SENT, HttpPostClient
 from ..model.alert import SEVERITY_RANK, Cancel, Revision
-from ..push.client import PushResponse
-from ..push.http1 import request
-from ..push.http_client import NOT_SENT, HttpPostClient
-from ..push.service_limits import PushOutcome
+from ..model.errors import trace
 from ..stream.live_alerts import LiveAlert
 from .events import ACCEPTED, CANCELLED, ENDED, REVISED, End, encoded, event, filled, summary_of, webhook_id
 from .targets import RelayTarget
@@ -212,7 +211,7 @@ class TargetLine:
         return is_told
 
     async def _serve(self, pending: _PendingAlert) -> None:
-        response = PushResponse(PushOutcome.AWAY, "error")
+        response = PostResponse(PostOutcome.AWAY, "error")
         try:
             response = await self._post(pending)
         except Exception as error:
@@ -224,13 +223,13 @@ class TargetLine:
             self._retry(pending, 0.0)
         else:
             self._posted(self.target.name, response.status)
-            if response.outcome is PushOutcome.SENT:
+            if response.outcome is PostOutcome.SENT:
                 self._taken(pending)
             else:
                 self._failed(pending, response)
         self.pump()
 
-    async def _post(self, pending: _PendingAlert) -> PushResponse:
+    async def _post(self, pending: _PendingAlert) -> PostResponse:
         due, told, target = pending.due[0], self.told.get(pending.id), self.target
         is_first = told is None
         if told is None:
@@ -255,7 +254,7 @@ class TargetLine:
             target.url.host, target.url.port, data, within_s, may_send=lambda: self._is_due(pending)
         )
         failpoints.hit("relay-answered")
-        if is_first and response.outcome is PushOutcome.AWAY:  # nothing has reached the target
+        if is_first and response.outcome is PostOutcome.AWAY:  # nothing has reached the target
             self.told.pop(pending.id, None)
             self._store.note(target.name, pending.id, None)
         return response
@@ -278,7 +277,7 @@ class TargetLine:
                 if other.timer is not None and other.waits_for_target:
                     self._enqueue(other)
 
-    def _failed(self, pending: _PendingAlert, response: PushResponse) -> None:
+    def _failed(self, pending: _PendingAlert, response: PostResponse) -> None:
         pending.failures += 1
         if response.status == "410":
             self.gone = True

@@ -14,9 +14,9 @@ from prometheus_client.core import Metric
 
 from ..alertlog import AlertLog
 from ..clock import Clock
-from ..errors import trace
 from ..metrics import counters, gauge, gauges
 from ..model.alert import Entry, Untrusted
+from ..model.errors import trace
 from ..stream.live_alerts import LiveAlert, LiveAlerts
 from ..stream.log_reader import LogHealth, LogReader
 from .line import TargetLine

@@ -23,8 +23,9 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ..errors import ConfigError, did_you_mean
+from ..egress.tls import tls_trusting
 from ..model.alert import SEVERITY_RANK, Alert, Severity, Status
+from ..model.errors import ConfigError, did_you_mean
 from .events import WORD, WORDS
 from .region import Region
 from .signing import UNSIGNED, WebhookSigner, parse_secrets
@@ -202,16 +203,7 @@ class _Reader:
     def _tls(self) -> ssl.SSLContext:
         if self._table.ca_file is None:
             return _default_tls()
-
-        def context(text: str) -> ssl.SSLContext:
-            found = ssl.create_default_context()
-            try:
-                found.load_verify_locations(cadata=text)
-            except (ssl.SSLError, ValueError):
-                raise ValueError("no certificates in PEM") from None
-            return found
-
-        return self._of_file("ca_file", context)
+        return self._of_file("ca_file", tls_trusting)
 
     def _of_file(self, key: str, parse: Callable[[str], _T]) -> _T:
         """Return what `parse` makes of the text of the file that a key names."""

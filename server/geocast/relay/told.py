@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from .. import failpoints
-from ..errors import ConfigError
-from ..push.devicestore.sqlite import describe, locked, refuse_others
+from ..model.errors import ConfigError
+from ..sqlite_files import describe, locked, refuse_others
 
 logger = logging.getLogger(__name__)
 

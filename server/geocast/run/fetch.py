@@ -14,15 +14,15 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from prometheus_client.core import Metric
 
 from ..clock import Clock, SystemClock
-from ..errors import ConfigError
-from ..fetch.checking import check_feed, table
-from ..fetch.http_client import FeedClient, HostQueues
-from ..fetch.node_client import NodeClient
-from ..fetch.outcomes import FetchOutcomes
-from ..fetch.reader import FeedReader
-from ..fetch.settings import FetchSettings, WatchedFeed, load_feeds
-from ..fetch.state import FetchState
+from ..ingest.fetch.checking import check_feed, table
+from ..ingest.fetch.http_client import FeedClient, HostQueues
+from ..ingest.fetch.node_client import NodeClient
+from ..ingest.fetch.outcomes import FetchOutcomes
+from ..ingest.fetch.reader import FeedReader
+from ..ingest.fetch.settings import FetchSettings, WatchedFeed, load_feeds
+from ..ingest.fetch.state import FetchState
 from ..metrics import Metrics, gauge
+from ..model.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 

@@ -27,7 +27,7 @@ import sys
 from collections.abc import Callable, Collection
 from typing import NoReturn
 
-from ..errors import ConfigError, trace
+from ..model.errors import ConfigError, trace
 
 logger = logging.getLogger(__name__)
 

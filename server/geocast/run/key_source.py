@@ -21,8 +21,8 @@ from prometheus_client.core import Metric
 from ..auth.jwks_client import fetch_keys
 from ..auth.jwks_refresh import NewerKeys
 from ..config import KeyUrl, Settings
-from ..errors import ConfigError, trace
 from ..metrics import counters, gauge
+from ..model.errors import ConfigError, trace
 from .runtime_config import RuntimeConfig
 
 logger = logging.getLogger(__name__)

@@ -12,9 +12,9 @@ from ..alertlog.tail import LogTail
 from ..approvals.reviewers import Reviewers
 from ..clock import SystemClock
 from ..config import REDIS_SCHEMES
-from ..errors import ConfigError, LogUnavailable
 from ..ledger.files import Ledger
 from ..ledger.recording import LedgerRecorder
+from ..model.errors import ConfigError, LogUnavailable
 
 logger = logging.getLogger(__name__)
 

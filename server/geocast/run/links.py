@@ -17,8 +17,8 @@ import msgpack
 
 from ..auth.jwks_refresh import NewerKeys
 from ..config import KeyUrl, Settings
-from ..errors import trace
 from ..metrics import Metrics, export
+from ..model.errors import trace
 from .channel import Channel
 from .key_source import source_of
 from .node import Stop

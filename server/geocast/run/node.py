@@ -24,14 +24,14 @@ from ..calls.service import CallService
 from ..calls.worker import CallWorker
 from ..clock import Clock, SystemClock
 from ..config import REDIS_SCHEMES, Listeners, Settings
-from ..errors import ConfigError
 from ..ingest.publish import Publishing, RunInThread
 from ..metrics import Metrics, by_server
 from ..model.alert import Entry
 from ..model.call import CallEntry
+from ..model.errors import ConfigError
 from ..stream.log_reader import PURGE_S, LogHealth
+from ..stream.own_tests import OwnTests
 from ..stream.server import MakeErrands, StreamServer, background
-from ..tryme.alerts import OwnTests
 from .key_source import source_of
 from .reload_mailbox import reloading
 from .runtime_config import RuntimeConfig
@@ -124,12 +124,16 @@ async def serving_feed(
     if listener is None:
         yield
         return
+    from ..feed.cap import Issuer
     from ..feed.drawer import Drawer
     from ..feed.routes import MAX_CONNECTIONS, Feed, make_app  # importing the XML writer takes 0.1 s and 10 MB
 
+    def issuer() -> Issuer:
+        return Issuer(settings.feed_sender, in_force.policy.cap_categories())
+
     drawer = Drawer()
-    feed = Feed(settings, in_force.policy, alert_log, clock, keeper, drawer)
-    in_force.watch(lambda: feed.adopt(in_force.policy))
+    feed = Feed(settings.feed_url, issuer(), alert_log, clock, keeper, drawer, areas=settings.feed_areas)
+    in_force.watch(lambda: feed.adopt(issuer()))
     metrics.watch(feed.metrics)
     upkeep = background(
         feed.reader.read_for_ever(), feed.note_the_start(), feed.gallery.draw_for_ever(), feed.sweep_for_ever()

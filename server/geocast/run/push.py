@@ -33,8 +33,8 @@ from ..auth.jwks_refresh import NewerKeys
 from ..auth.tokens import TokenProof, TokenVerifier
 from ..clock import Clock, SystemClock
 from ..config import REDIS_SCHEMES, Settings, bind, bind_shared
-from ..errors import StoreUnavailable, trace
 from ..metrics import Metrics, counter, counters, gauge, gauges
+from ..model.errors import StoreUnavailable, trace
 from ..push.addresses import Services, parse_services
 from ..push.device_manager import DeviceManager
 from ..push.devicestore import DeviceStore
@@ -49,8 +49,8 @@ from ..push.settings import PushSettings, read, trusted
 from ..push.shards import Shards, StaticShards
 from ..push.webpush import Vapid, parse_vapid
 from ..stream.log_reader import LogHealth, LogReader
+from ..stream.own_tests import OwnTests
 from ..stream.server import FLUSH_S, GcFreezer, background
-from ..tryme.alerts import OwnTests
 from .key_source import KeySource, source_of
 from .node import Stop, opened_log
 from .process_metrics import serving_metrics

@@ -18,7 +18,7 @@ from pathlib import Path
 from prometheus_client.core import Metric
 
 from ..metrics import Metrics, counter, gauge
-from ..push.devicestore.sqlite import SqliteDevices, locked
+from ..push.devicestore.sqlite import SqliteDevices, lock_devices
 from ..push.routes import DevicesContext
 from ..push.shards import StaticShards
 from ..stream.server import background
@@ -39,7 +39,7 @@ def supervise(means: PushContext, listeners: Sequence[socket.socket], metrics: s
     path = Path(means.settings.devices.partition(":")[2])
     names = [f"push-{number}" for number in range(len(listeners))]
     open_log(means.node)  # imports the backend once, before the forks
-    with locked(path) as lock:
+    with lock_devices(path) as lock:
         check("log and devices", lambda: _look(means, path), run)
         mains = {FRONT: lambda part: _run_front(part, means, names)} | {
             name: lambda part, number=number: _run_push(part, means, SqliteDevices(path, alone=False), number)

@@ -5,7 +5,6 @@ SIGINT) the process waits for requests under way, for at most `drain_s`, and wri
 """
 
 import asyncio
-import contextlib
 import logging
 import socket
 from collections.abc import Callable, Coroutine, Iterator, Mapping
@@ -21,10 +20,9 @@ from ..approvals.reviewers import NO_REVIEWERS, Reviewers, load_reviewers, refus
 from ..approvals.verifier import ApprovalVerifier
 from ..clock import SystemClock
 from ..config import ONE_PROCESS_SCHEMES, Address, Settings
-from ..errors import ConfigError, trace
 from ..metrics import Metrics, counters, gauge
+from ..model.errors import ConfigError, text_of, trace
 from ..policy import Policy
-from ..push.http_client import HttpPostClient
 from ..relay.relaying import Relay
 from ..relay.targets import RelayTarget, load_targets
 from ..relay.told import ToldStore
@@ -85,7 +83,7 @@ class RelayConfig:
         try:
             self.targets, in_force, reviewers = self._read()
         except Exception as error:
-            logger.error("the reload failed, so nothing has changed: %s", _error_text(error))
+            logger.error("the reload failed, so nothing has changed: %s", text_of(error))
             self._results["failed"] += 1
             return
         self.trust.replace(in_force, reviewers)
@@ -97,10 +95,6 @@ class RelayConfig:
         """Yield the metrics of the reloads, and of entries that are not believed."""
         yield counters("reloads", "Times that the files were read anew", "result", self._results.items())
         yield from self.trust.metrics()
-
-
-def _error_text(error: Exception) -> str:
-    return str(error) if isinstance(error, ConfigError | OSError) else trace(error)
 
 
 async def run(settings: RelaySettings, metrics_listener: socket.socket | None) -> None:
@@ -168,19 +162,3 @@ def _unready(relay: Relay, keeper: LogHealth) -> Callable[[], list[str]]:
         return reasons + keeper.unready() + relay.reader.unready()
 
     return unready
-
-
-async def check(targets: Mapping[str, RelayTarget], report: Callable[[str], None]) -> bool:
-    """Connect to each target without posting anything, report a line for each, and return whether all took it."""
-
-    async def connected(target: RelayTarget) -> str:
-        private = (target.url.host,) if target.allow_private else ()
-        client = HttpPostClient(SystemClock(), private, target.tls).open()
-        with contextlib.closing(client):
-            return await client.connect(target.url.host, target.url.port)
-
-    troubles = await asyncio.gather(*map(connected, targets.values()))
-    width = max(map(len, targets))
-    for target, trouble in zip(targets.values(), troubles, strict=True):
-        report(f"{target.name:{width}}  {trouble or 'connects'}  ({target.asks_for()})")
-    return not any(troubles)

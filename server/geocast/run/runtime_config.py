@@ -37,8 +37,8 @@ from ..auth.tokens import Key, TokenVerifier, parse_keys
 from ..calls.aeds import NO_AEDS, read_aeds
 from ..calls.encryption import NO_CALL_KEYS, NONCE_BYTES, CallKeys, parse_call_keys, refuse_unsealed
 from ..config import KeyUrl, Settings
-from ..errors import ConfigError, trace
 from ..metrics import counters, gauge, gauges
+from ..model.errors import ConfigError, text_of
 from ..policy import Policy
 from ..policy.publishers.bounds import Publishers
 from ..policy.publishers.file import parse_publishers, read_publishers
@@ -130,7 +130,7 @@ class RuntimeConfig:
         try:
             changes = self._share_and_apply(self._read(self._texts.keys), results, now, share)
         except Exception as error:
-            logger.error("the reload failed, so nothing has changed: %s", _error_text(error))
+            logger.error("the reload failed, so nothing has changed: %s", text_of(error))
             self._results["failed"] += 1
             with contextlib.suppress(OSError):
                 share(_packed(self._texts, self._results, self._read_at))
@@ -149,7 +149,7 @@ class RuntimeConfig:
         try:
             changes = self._share_and_apply(self._texts._replace(keys=keys), self._results, self._read_at, share)
         except Exception as error:
-            logger.error("signing keys: fetched ones can't be used, so the old ones stay valid: %s", _error_text(error))
+            logger.error("signing keys: fetched ones can't be used, so the old ones stay valid: %s", text_of(error))
         else:
             logger.info("signing keys: new keys were fetched; %s", changes)
 
@@ -294,11 +294,6 @@ def _sources(text: bytes, path: Path | None) -> "CapSources":
     from ..ingest.cap.sources import parse  # a slow import: it needs the XML library
 
     return parse(text, path)
-
-
-def _error_text(error: Exception) -> str:
-    """Return the text of an error for the operator. For an unexpected type of error, return its type and traceback."""
-    return str(error) if isinstance(error, ConfigError | OSError) else trace(error)
 
 
 def _packed(texts: RawConfig, results: Mapping[str, int], read_at: float) -> bytes:

@@ -18,8 +18,8 @@ from typing import Any
 
 import msgpack
 
-from ..errors import ConfigError
 from ..metrics import Export, lasting, merged
+from ..model.errors import ConfigError
 from .channel import tell
 from .forking import WAITED_FOR, fork
 from .reload_mailbox import ReloadMailbox

@@ -24,7 +24,7 @@ from queue import SimpleQueue
 from typing import Any, TypeVar
 
 from ..config import SHARE
-from ..errors import GeocastError, without_frames
+from ..model.errors import GeocastError, without_frames
 from ..policy.shares import Turns
 
 THREADS = 4  # more threads would only wait for the interpreter's lock

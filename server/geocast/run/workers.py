@@ -48,8 +48,8 @@ from ..model.alert import Entry, Untrusted
 from ..model.call import CallEntry
 from ..stream.live_alerts import LiveAlerts
 from ..stream.log_reader import LogHealth, LogReader
+from ..stream.own_tests import OwnTests
 from ..stream.server import FLUSH_S, StreamServer, background
-from ..tryme.alerts import OwnTests
 from .links import FrontLink, WorkerLink
 from .node import Stop, api_of, calls_of, log_ready, open_log, opened_log, purge_for_ever, serving_feed
 from .runtime_config import RuntimeConfig

@@ -60,9 +60,9 @@ from ..auth.jwks_refresh import NewerKeys
 from ..auth.tokens import TokenVerifier
 from ..clock import Clock
 from ..config import BACKLOG
-from ..errors import trace
 from ..model import close_codes
 from ..model.close_codes import Close, SessionClosed
+from ..model.errors import trace
 from ..wire.frames import WIRES, Wire
 from . import handshake
 from .hub import Hub

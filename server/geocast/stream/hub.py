@@ -40,11 +40,11 @@ from ..model.alert import Entry, Revision, Untrusted
 from ..model.call import SeatState
 from ..model.close_codes import Close
 from ..model.languages import choice
-from ..tryme.port import OwnTestMaker
 from ..wire.frames import PING, WIRES, Wire, encode
 from .delivery_flags import Rows
 from .fanout import FanOut, Flight
 from .live_alerts import LiveAlert, LiveAlerts
+from .own_test_port import OwnTestMaker
 from .session import HEARTBEAT_S, Peer, Place, Rights
 
 CALLS_SLICE = 64  # number of sessions to which one turn writes frames of calls, one by one: about 1 ms

@@ -28,9 +28,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 from ..alertlog import HEARTBEAT_S, AlertLog, Counts, Positioned
 from ..clock import Clock
-from ..errors import LogUnavailable, trace
 from ..model.alert import Entry, OtherKind, Untrusted
 from ..model.call import CallEntry
+from ..model.errors import LogUnavailable, trace
 from .live_alerts import LiveAlerts
 
 logger = logging.getLogger(__name__)

@@ -33,17 +33,17 @@ from ..auth.tokens import TokenVerifier
 from ..calls.worker import CallWorker
 from ..clock import Clock, StepWatch
 from ..config import Settings
-from ..errors import trace
 from ..metrics import Metrics, counter, counters, gauge
 from ..model import close_codes
 from ..model.alert import Cancel, Entry, Revision, Untrusted
 from ..model.call import CallEntry
-from ..tryme.port import OwnTestMaker
+from ..model.errors import trace
 from .bulk_send import open_sender
 from .connection import Connection, Stream
 from .fanout import Flight
 from .hub import LOOK_S, Hub
 from .log_reader import LogHealth, LogReader
+from .own_test_port import OwnTestMaker
 
 logger = logging.getLogger(__name__)
 

@@ -44,17 +44,18 @@ from pydantic_core import PydanticCustomError
 
 from ..auth.scopes import RECEIVE, TEST
 from ..auth.tokens import Grant, Subject, TokenProof, TokenVerifier
-from ..clock import Now, format_time
-from ..errors import Malformed
+from ..clock import Now
 from ..geometry.sphere import cell_from_string, cell_place
 from ..matching.filters import Filter
 from ..model import close_codes, languages
 from ..model.alert import SEVERITY_RANK, Revision, Severity
 from ..model.call import SeatState
 from ..model.close_codes import Close, SessionClosed
-from ..tryme.port import KEY_PATTERN, OwnTestMaker
+from ..model.errors import Malformed
+from ..model.times import format_time
 from ..wire.fields import Id, Latitude, Longitude, RevisionNumber, StrictModel, broken_fields
 from ..wire.frames import Wire
+from .own_test_port import KEY_PATTERN, OwnTestMaker
 
 HEARTBEAT_S = 25  # the default of --heartbeat-s
 # A client that has lost its connection reconnects after a random time between these two. Otherwise all 20,000 clients

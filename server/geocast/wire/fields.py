@@ -22,11 +22,11 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from ..clock import parse_time
 from ..geometry.published_polygon import MAX_POSITIONS, RequestedPolygon
 from ..model import problems
 from ..model.alert import ID_PATTERN
 from ..model.problems import Violation
+from ..model.times import parse_time
 
 MAX_INTEGER = 2**31 - 1  # the greatest integer in a request (rule L4)
 

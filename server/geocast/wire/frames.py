@@ -14,9 +14,9 @@ from typing import Any, NamedTuple, cast
 import msgpack
 from websockets.frames import Frame, Opcode
 
-from ..clock import format_time
 from ..model.alert import AcceptedTerms, Alert, AlertText, ApprovalProof, Cancel, Entry, Revision, Shape, TimeMs
 from ..model.members import members_of
+from ..model.times import format_time
 from .output import AlertOut, area_out
 from .strict_json import load_json, load_msgpack
 

@@ -36,7 +36,6 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from ..errors import GeocastError, Malformed
 from ..geometry.published_polygon import RequestedPolygon, publish_polygons
 from ..geometry.sphere import publish_area, publish_circle
 from ..model import problems
@@ -57,6 +56,7 @@ from ..model.alert import (
     Status,
     is_id,
 )
+from ..model.errors import GeocastError, Malformed
 from ..model.members import members_of
 from ..model.problems import Violation
 from .fields import (

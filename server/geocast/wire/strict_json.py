@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 import msgpack
 
-from ..errors import Malformed
+from ..model.errors import Malformed
 
 MAX_DEPTH = 32
 # A double has at most 309 digits before the point, so longer integers are outside every range. They become floats: an

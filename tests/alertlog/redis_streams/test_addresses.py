@@ -4,7 +4,7 @@ import pytest
 from support.redis_server import needs_redis
 
 from geocast.alertlog.redis_streams import target
-from geocast.errors import ConfigError
+from geocast.model.errors import ConfigError
 
 pytestmark = needs_redis
 

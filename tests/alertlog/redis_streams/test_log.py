@@ -15,7 +15,7 @@ from geocast.alertlog.redis_streams import RedisStreamsLog, appender, delivery_c
 from geocast.alertlog.redis_streams import follower as redis_follower
 from geocast.alertlog.redis_streams import log as redis_log
 from geocast.alertlog.redis_streams.connection import Reader
-from geocast.errors import LogUnavailable
+from geocast.model.errors import LogUnavailable
 
 pytestmark = needs_redis
 

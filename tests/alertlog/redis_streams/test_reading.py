@@ -15,7 +15,7 @@ from geocast.alertlog.redis_streams import RedisStreamsLog, reading
 from geocast.alertlog.redis_streams import follower as redis_follower
 from geocast.alertlog.redis_streams import log as redis_log
 from geocast.alertlog.redis_streams.reading import PRIMARY, PrimaryEnds, ServerChoice, unfit
-from geocast.errors import ConfigError
+from geocast.model.errors import ConfigError
 
 pytestmark = needs_redis
 

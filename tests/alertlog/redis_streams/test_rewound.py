@@ -31,7 +31,7 @@ from geocast.alertlog.redis_streams import target
 from geocast.alertlog.redis_streams.connection import Primary
 from geocast.alertlog.redis_streams.stored import Stored
 from geocast.clock import SystemClock
-from geocast.errors import LogUnavailable
+from geocast.model.errors import LogUnavailable
 from geocast.stream.live_alerts import LiveAlerts
 
 pytestmark = needs_redis

@@ -18,7 +18,7 @@ from support.redis_server import RedisServer, needs_redis, wait_until
 
 from geocast.alertlog import Counts
 from geocast.alertlog.redis_streams import target
-from geocast.errors import ConfigError, LogUnavailable
+from geocast.model.errors import ConfigError, LogUnavailable
 
 pytestmark = needs_redis
 

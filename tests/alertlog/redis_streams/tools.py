@@ -10,7 +10,7 @@ from support.fakes import a_revision
 
 from geocast.alertlog.redis_streams import RedisStreamsLog
 from geocast.alertlog.redis_streams.stored import Stored
-from geocast.errors import LogUnavailable
+from geocast.model.errors import LogUnavailable
 
 
 async def write(log, *entries):

@@ -17,8 +17,8 @@ from support.fakes import NOON_MS, FakeClock, a_revision, alert_request
 from geocast import policy
 from geocast.alertlog import RETENTION_MS, Counts, codec, sqlite, sqlite_file
 from geocast.auth.tokens import Requester
-from geocast.errors import ConfigError, LogUnavailable
 from geocast.ingest.publish import Publishing
+from geocast.model.errors import ConfigError, LogUnavailable
 
 # ---- rows that can't be read -------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from support.fakes import NOON_MS, a_cancel, a_revision
 
 from geocast.alertlog import Counts, Cursor, codec, sqlite
 from geocast.alertlog.sqlite import SqliteLog
-from geocast.errors import LogUnavailable
+from geocast.model.errors import LogUnavailable
 
 
 class TestSqliteLog(DurableContract):

@@ -19,8 +19,8 @@ from support.fakes import FakeClock, a_revision, alert_request
 from geocast import policy
 from geocast.alertlog import Counts, inotify, sqlite, sqlite_file
 from geocast.auth.tokens import Requester
-from geocast.errors import ConfigError, LogUnavailable
 from geocast.ingest.publish import Publishing
+from geocast.model.errors import ConfigError, LogUnavailable
 
 TESTS = Path(__file__).resolve().parents[2]
 

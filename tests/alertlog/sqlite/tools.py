@@ -9,7 +9,7 @@ from support.fakes import a_revision
 
 from geocast.alertlog import sqlite
 from geocast.alertlog.sqlite import SqliteLog
-from geocast.errors import LogUnavailable
+from geocast.model.errors import LogUnavailable
 
 ENDS_MS = a_revision().ends_at
 

@@ -4,8 +4,8 @@ import pytest
 from calls.quarter import NEAR, NOON, with_terms
 
 from geocast.alertlog import Counts
-from geocast.clock import format_time
 from geocast.model.call import Near
+from geocast.model.times import format_time
 from geocast.wire.frames import MSGPACK
 
 # ---- sessions that are notified of a call ------------------------------------------------------------------------

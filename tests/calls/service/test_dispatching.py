@@ -9,10 +9,10 @@ from geocast.auth.tokens import Requester
 from geocast.calls.encryption import NO_CALL_KEYS
 from geocast.calls.openers import MAX_OPEN_CALLS
 from geocast.calls.service import CallService
-from geocast.clock import format_time
-from geocast.errors import LogUnavailable
 from geocast.model.alert import OtherKind
 from geocast.model.call import Ending, body_of
+from geocast.model.errors import LogUnavailable
+from geocast.model.times import format_time
 
 # ---- opening calls -----------------------------------------------------------------------------------------------
 

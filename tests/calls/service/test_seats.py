@@ -16,8 +16,8 @@ from geocast.calls.aeds import Aed, Aeds
 from geocast.calls.decrypted_chain import opened, opened_chain, sealed
 from geocast.calls.encryption import CallKeys
 from geocast.calls.service import MOST_RETURNS
-from geocast.errors import LogUnavailable
 from geocast.model.call import Acceptance, Ending, Opening, Person, Widening
+from geocast.model.errors import LogUnavailable
 
 # ---- taking and releasing seats ----------------------------------------------------------------------------------
 

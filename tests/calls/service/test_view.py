@@ -8,8 +8,8 @@ from support.fakes import NOON_MS
 
 from geocast.alertlog import Counts, under_revision
 from geocast.auth.tokens import Requester
-from geocast.clock import format_time
 from geocast.model.call import Person
+from geocast.model.times import format_time
 
 
 async def test_dispatcher_view_shows_state_counts_and_seats_of_a_call(room):

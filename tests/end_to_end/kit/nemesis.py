@@ -28,7 +28,7 @@ from support.wall_clock import COMPILER, WITHOUT_COMPILER
 
 from geocast.alertlog import AlertLog
 from geocast.calls.encryption import CallKeys
-from geocast.errors import LogUnavailable
+from geocast.model.errors import LogUnavailable
 
 HOLD_S, GAP_S = (0.2, 4.0), (0.2, 1.5)
 DESKS, WATCHERS, OTHERS = 3, 3, 4

@@ -28,8 +28,8 @@ from end_to_end.kit.times import stamp
 
 from geocast.alertlog import AlertLog
 from geocast.calls.encryption import CallKeys, parse_call_keys
-from geocast.errors import LogUnavailable
 from geocast.model.alert import ApprovalProof, Cancel, Entry, OtherKind, Revision, Signature
+from geocast.model.errors import LogUnavailable
 
 CATEGORY = "hostage"
 POLICY = f"""

@@ -98,7 +98,7 @@ def test_all_subscribers_get_the_same_bytes(node: Node, join: Join, fmt: str):
     assert len({session.frames[0] for session in (*early, late)}) == 1
 
 
-# the end of the time as sent, and as shown in the answer; tests/test_clock.py has more cases
+# the end of the time as sent, and as shown in the answer; tests/model/test_times.py has more cases
 @pytest.mark.parametrize(("sent", "shown"), [("Z", ".000Z"), (".123999999Z", ".123Z"), (".25-00:00", ".250Z")])
 def test_times_are_truncated_to_milliseconds_and_shown_in_utc(node: Node, sent: str, shown: str):
     """Up to 9 digits are accepted and truncated, not rounded; `-00:00` is UTC (section 2)."""

@@ -24,7 +24,7 @@ from end_to_end.kit.times import stamp
 WRONG_TEXTS = (7391, 7391.5, True, None, [TEXT], {"text": TEXT})
 WRONG_NUMBERS = ("7391", "", True, False, None, [7391], {"n": 7391})
 WRONG_OBJECTS = (TEXT, 7391, True, None, [TEXT])
-# tests/wire/test_fields.py and tests/test_clock.py test the grammars of ids and times in full.
+# tests/wire/test_fields.py and tests/model/test_times.py test the grammars of ids and times in full.
 WRONG_IDS = ("", f"-{TEXT}", f"{TEXT}\n", f"é{TEXT}", TEXT + "x" * (129 - len(TEXT)))
 WRONG_TIMES = (
     f"2026-01-01T10:00:00.{CANARY}123456Z",

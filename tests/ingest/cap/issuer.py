@@ -12,7 +12,6 @@ from support.fakes import NOON_MS, FakeClock
 
 from geocast import policy
 from geocast.alertlog.memory import MemoryLog
-from geocast.clock import format_time
 from geocast.ingest.cap import ids
 from geocast.ingest.cap import message as cap_message
 from geocast.ingest.cap.service import CapIngest
@@ -20,6 +19,7 @@ from geocast.ingest.cap.sources import CapSource, CapSources
 from geocast.ingest.cap.zones import NO_ZONES
 from geocast.model.alert import Cancel
 from geocast.model.problems import Problem
+from geocast.model.times import format_time
 
 CAP = "urn:oasis:names:tc:emergency:cap:1.2"
 MINUTE_MS, HOUR_MS, DAY_MS = 60_000, 3_600_000, 86_400_000

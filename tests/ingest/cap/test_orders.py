@@ -17,9 +17,9 @@ from ingest.cap.issuer import (
 from support.fakes import NOON_MS
 
 from geocast.alertlog.memory import MemoryLog
-from geocast.errors import LogUnavailable
 from geocast.ingest.cap import decision, ids, service
 from geocast.model.alert import Cancel, Revision, is_id
+from geocast.model.errors import LogUnavailable
 from geocast.model.problems import Problem
 
 

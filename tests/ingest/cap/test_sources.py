@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from geocast.errors import ConfigError
 from geocast.ingest.cap import sources
+from geocast.model.errors import ConfigError
 
 SECRET = "s" * 32
 HASH = hashlib.sha256(SECRET.encode()).hexdigest()

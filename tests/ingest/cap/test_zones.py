@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from geometry.test_polygon_union import grid
 
-from geocast.errors import ConfigError
 from geocast.geometry.polygon_union import pieces, work
 from geocast.geometry.published_polygon import publish_polygons
 from geocast.ingest.cap import zones
 from geocast.ingest.cap.zones import joined, outlines, read_zones
+from geocast.model.errors import ConfigError
 
 SQUARE = [[10.0, 50.0], [10.2, 50.0], [10.2, 50.2], [10.0, 50.2], [10.0, 50.0]]
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from geocast.errors import ConfigError
+from geocast.model.errors import ConfigError
 from geocast.policy.publishers.bounds import Bounds, Rate
 from geocast.policy.publishers.file import MAX_BYTES, load_publishers, parse_publishers, read_publishers
 

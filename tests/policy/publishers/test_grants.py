@@ -9,10 +9,10 @@ from support.publisher import BUILT_IN, DESK, MANAGER, OTHER, PublisherHarness
 
 from geocast.alertlog.memory import MemoryLog
 from geocast.auth.tokens import Requester
-from geocast.clock import format_time
-from geocast.errors import LogUnavailable
 from geocast.ingest.publish import Publishing
+from geocast.model.errors import LogUnavailable
 from geocast.model.problems import Problem
+from geocast.model.times import format_time
 from geocast.policy import Policy
 from geocast.policy.publishers.bounds import DRY_PER_MINUTE
 from geocast.policy.publishers.file import load_publishers

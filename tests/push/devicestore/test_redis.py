@@ -26,7 +26,7 @@ from push.devicestore.contract import (  # noqa: E402 (asserts come first)
 )
 from support.redis_server import RedisServer, needs_redis, sentinel_url, trio  # noqa: E402
 
-from geocast.errors import ConfigError, StoreUnavailable  # noqa: E402
+from geocast.model.errors import ConfigError, StoreUnavailable  # noqa: E402
 from geocast.push.devicestore import Change, PutResult, shard_of  # noqa: E402
 from geocast.push.devicestore import redis as redis_devices  # noqa: E402
 from geocast.push.devicestore.redis import RedisDevices  # noqa: E402

@@ -24,7 +24,7 @@ from push.devicestore.contract import (  # noqa: E402 (its asserts are rewritten
     put,
 )
 
-from geocast.errors import ConfigError, StoreUnavailable  # noqa: E402
+from geocast.model.errors import ConfigError, StoreUnavailable  # noqa: E402
 from geocast.push.devicestore.sqlite import SqliteDevices  # noqa: E402
 
 

@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ...errors import LogUnavailable
+from ...model.errors import LogUnavailable
 from .stored import Stored
 from .writer import APPEND_S, Writer
 

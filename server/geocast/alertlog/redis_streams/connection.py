@@ -16,7 +16,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from ...config import Address
-from ...errors import LogUnavailable
+from ...model.errors import LogUnavailable
 from .target import EXPOSED, Target
 
 ANSWER_S = 2.0  # the time in which Redis has to answer

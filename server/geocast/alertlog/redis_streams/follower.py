@@ -31,10 +31,10 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ...clock import MAX_MS
-from ...errors import LogUnavailable
 from ...model.alert import Untrusted
 from ...model.call import KINDS
+from ...model.errors import LogUnavailable
+from ...model.times import MAX_MS
 from .. import BATCH, BATCH_BYTES, HEARTBEAT_S, Positioned, is_followed
 from .connection import ANSWER_S
 from .history import History, ReadPosition, Rewound

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ...errors import LogUnavailable, trace
+from ...model.errors import LogUnavailable, trace
 from .. import HEARTBEAT_S
 from . import target
 from .connection import Primary, Unfit

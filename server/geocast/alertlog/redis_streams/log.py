@@ -6,10 +6,10 @@ from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from prometheus_client.core import Metric
 
 from ...clock import Now
-from ...errors import ConfigError, LogUnavailable
 from ...metrics import append_times, counter, gauge
 from ...model.alert import Cancel, Entry, OtherKind
 from ...model.call import CallEntry
+from ...model.errors import ConfigError, LogUnavailable
 from .. import (
     PAGE,
     PLACE_MS,

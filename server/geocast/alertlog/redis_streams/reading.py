@@ -35,7 +35,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...config import Address
-from ...errors import ConfigError, LogUnavailable, trace
+from ...model.errors import ConfigError, LogUnavailable, trace
 from . import target
 from .connection import ANSWER_S, Primary, Reader
 from .heartbeat import SECTIONS, admit

@@ -26,9 +26,9 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
 
-from ...errors import LogUnavailable, trace
 from ...model.alert import Untrusted
 from ...model.call import MOVED, Acceptance, CallEntry, Release, body_of
+from ...model.errors import LogUnavailable, trace
 from .. import codec, drop_unverified_cancels
 from .delivery_counts import DeliveryCounts
 from .history import History

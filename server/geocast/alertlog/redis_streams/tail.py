@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
-from ...errors import ConfigError, LogUnavailable
+from ...model.errors import ConfigError, LogUnavailable
 from .. import BATCH, HEARTBEAT_S
 from ..tail import RawEntry
 from . import target

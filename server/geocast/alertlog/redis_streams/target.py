@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote
 
 from ...config import Address
-from ...errors import ConfigError
+from ...model.errors import ConfigError
 
 OLDEST = (7, 2)  # the first release of Redis that has WAITAOF
 PORT, SENTINEL_PORT = 6379, 26379

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Iterable
 from typing import Any
 
-from ...errors import LogUnavailable
+from ...model.errors import LogUnavailable
 from . import scripts
 from .connection import Primary
 from .history import History

@@ -24,3 +24,5 @@ service          the whole processing of a message, from its bytes to its answer
 
 The routes of the HTTP interface are in `api.routes_cap`.
 """
+
+MAX_CAP_BYTES = 2 * 1024 * 1024  # of the longest message that is accepted; real ones carry 600 KB of audio (rule CP2)

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from ...clock import parse_time
 from ...model import languages, problems
 from ...model.problems import Problem, ProblemType, Violation
+from ...model.times import parse_time
 from . import shapes, texts
 from .shapes import CapCircle, CapRing
 from .xml import Element, parse

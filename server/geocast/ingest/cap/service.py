@@ -29,11 +29,12 @@ from ...alertlog import AlertLog
 from ...alertlog.chain import NO_KINDS
 from ...alertlog.optimistic import OptimisticWriter, Plan
 from ...approvals.request_check import unsigned
-from ...clock import MAX_MS, Clock
-from ...errors import without_frames
+from ...clock import Clock
 from ...model import problems
 from ...model.alert import Approval, Cancel, Entry, Origin, Revision
+from ...model.errors import without_frames
 from ...model.problems import Problem, Violation
+from ...model.times import MAX_MS
 from ...policy import Policy
 from ...policy.publishers.bounds import Bounds, Publishers, granted
 from ...policy.publishers.rates import Rates

@@ -21,9 +21,9 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
-from ...clock import parse_time
-from ...errors import ConfigError, did_you_mean
 from ...model.alert import ID_PATTERN
+from ...model.errors import ConfigError, did_you_mean
+from ...model.times import parse_time
 from .message import is_name
 
 ANY = "*"  # in `senders`: the source may send messages for any sender, as aggregators do

@@ -23,10 +23,10 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from ...errors import ConfigError
 from ...geometry.polygon_union import MAX_WORK, Piece, join, pieces, simpler, work
 from ...geometry.published_polygon import TOLERANCES_M, RequestedPolygon, publish_polygons
 from ...geometry.sphere import Floats
+from ...model.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 

@@ -13,8 +13,8 @@ from typing import Annotated, Any
 import msgpack
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ...errors import ConfigError, did_you_mean
 from ...model.alert import Severity, Status, is_id
+from ...model.errors import ConfigError, did_you_mean
 from .bounds import ALL_OTHERS, Bounds, Publishers
 from .jurisdiction import Jurisdiction, parse_jurisdiction
 

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import Malformed
 from ...geometry import lazy_shapely as shapely
 from ...geometry.spherical_polygon import winding
+from ...model.errors import Malformed
 from ...wire.strict_json import load_json
 
 BORDER_DEG = 1e-7  # 1 cm of tolerance, because rounding may move an edge along a border to its other side

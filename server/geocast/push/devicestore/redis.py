@@ -37,7 +37,7 @@ from ...alertlog.redis_streams.connection import ANSWER_S, Primary, Reader, Unfi
 from ...alertlog.redis_streams.heartbeat import SECTIONS, admit, ask_sync_mode, refuse_never_syncing
 from ...alertlog.redis_streams.scripts import read_script
 from ...alertlog.redis_streams.writer import run_durably
-from ...errors import ConfigError, LogUnavailable, StoreUnavailable
+from ...model.errors import ConfigError, LogUnavailable, StoreUnavailable
 from ..leases import LEASE_S, Leased
 from . import Change, DeliveryRecord, Found, Limits, Put, PutResult, RegistrationKey, State, StoredDevice, shard_of
 

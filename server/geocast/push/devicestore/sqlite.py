@@ -16,7 +16,6 @@ One thread has the connection and does one operation at a time, while the event 
 
 import asyncio
 import contextlib
-import fcntl
 import secrets
 import sqlite3
 import time
@@ -26,7 +25,8 @@ from pathlib import Path
 from typing import IO, TypeVar
 
 from ... import failpoints
-from ...errors import ConfigError, StoreUnavailable
+from ...model.errors import ConfigError, StoreUnavailable
+from ...sqlite_files import describe, locked, refuse_others
 from . import Change, DeliveryRecord, Found, Limits, Put, PutResult, RegistrationKey, State, StoredDevice, shard_of
 
 APPLICATION_ID = 0x67637064  # "gcpd"
@@ -103,7 +103,7 @@ class SqliteDevices:
     async def start(self) -> None:
         """Open or create the file. Raise ConfigError if that fails or if another process uses the file."""
         try:
-            self._lock = locked(self._path) if self._alone else None
+            self._lock = lock_devices(self._path) if self._alone else None
             self._db = await self._run(self._open)
         except (OSError, sqlite3.Error) as error:
             self._unlock()
@@ -247,7 +247,7 @@ class SqliteDevices:
     def _open(self) -> sqlite3.Connection:
         db = sqlite3.connect(self._path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
         try:
-            refuse_others(db, APPLICATION_ID, VERSION)
+            refuse_others(db, APPLICATION_ID, VERSION, "--devices")
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = FULL")
             db.execute("PRAGMA secure_delete = ON")
@@ -266,27 +266,9 @@ class SqliteDevices:
             self._lock = None
 
 
-def locked(path: Path, option: str = "--devices") -> IO[bytes]:
-    """Lock the database at this path and return the open lock file.
-
-    Raise OSError if the lock file can't be opened, and ConfigError if another process has the lock.
-    """
-    lock = path.with_name(f"{path.name}.lock").open("ab")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        lock.close()
-        raise ConfigError(f"{option} {path}: another process has it") from None
-    return lock
-
-
-def refuse_others(db: sqlite3.Connection, application_id: int, own_version: int, option: str = "--devices") -> None:
-    """Raise ConfigError if the database belongs to another program or to a later release of this one."""
-    [mark], [version] = (db.execute(f"PRAGMA {name}").fetchone() for name in ("application_id", "user_version"))
-    if mark != application_id and db.execute("SELECT 1 FROM sqlite_master").fetchone():
-        raise ConfigError(f"{option}: the file is another program's, or the alert log; give a file of its own")
-    if version > own_version:
-        raise ConfigError(f"{option}: the file was made by a later version of geocast")
+def lock_devices(path: Path) -> IO[bytes]:
+    """Lock the database of devices at this path, and return the open lock file (see `sqlite_files.locked`)."""
+    return locked(path, "--devices")
 
 
 @contextlib.contextmanager
@@ -377,10 +359,3 @@ def _batch(db: sqlite3.Connection, after: bytes, shards: Collection[int]) -> lis
 
 def _placeholders(values: Collection[object]) -> str:
     return ", ".join("?" * len(values))
-
-
-def describe(error: Exception) -> str:
-    """Describe an error in a few words, which do not contain the data that was being written."""
-    if isinstance(error, OSError):
-        return error.strerror or type(error).__name__
-    return str(getattr(error, "sqlite_errorname", None) or type(error).__name__)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from prometheus_client import Counter, Histogram
 from prometheus_client.core import Metric
 
-from ..clock import Clock
-from ..metrics import Metrics, gauges
+from ...clock import Clock
+from ...metrics import Metrics, gauges
 from .settings import WatchedFeed
 
 NODE_GRACE_S = 60.0  # how long messages may wait for the node before the process counts as unready

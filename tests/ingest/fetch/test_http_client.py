@@ -9,9 +9,9 @@ from end_to_end.kit.feed_server import HANG, RESET, FeedServer, Page
 from end_to_end.kit.tls import make_certificate
 from support.fakes import FakeClock
 
-from geocast.fetch import http_client
-from geocast.fetch.http_client import FeedClient, FetchFailed, HostQueues, plain_url
-from geocast.fetch.settings import WatchedFeed
+from geocast.ingest.fetch import http_client
+from geocast.ingest.fetch.http_client import FeedClient, FetchFailed, HostQueues, plain_url
+from geocast.ingest.fetch.settings import WatchedFeed
 
 
 @pytest.fixture

@@ -7,12 +7,12 @@ from end_to_end.kit.feed_server import FeedServer, Page, atom, inline, linked
 from ingest.cap.issuer import a_message, an_info, time
 from support.fakes import NOON_MS, FakeClock
 
-from geocast.fetch.http_client import FeedClient, HostQueues
-from geocast.fetch.node_client import NodeAnswer
-from geocast.fetch.outcomes import FetchOutcomes
-from geocast.fetch.reader import FeedReader
-from geocast.fetch.settings import WatchedFeed
-from geocast.fetch.state import FetchState
+from geocast.ingest.fetch.http_client import FeedClient, HostQueues
+from geocast.ingest.fetch.node_client import NodeAnswer
+from geocast.ingest.fetch.outcomes import FetchOutcomes
+from geocast.ingest.fetch.reader import FeedReader
+from geocast.ingest.fetch.settings import WatchedFeed
+from geocast.ingest.fetch.state import FetchState
 from geocast.metrics import Metrics
 
 PUBLISHED = NodeAnswer("published", is_final=True)

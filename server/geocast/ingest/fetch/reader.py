@@ -7,19 +7,20 @@ import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 
-from .. import failpoints
-from ..clock import Clock
-from ..egress.http_times import parse_http_date
-from ..errors import trace
+from ... import failpoints
+from ...clock import Clock
+from ...egress.http_times import parse_http_date
+from ...model.errors import trace
+from ..cap import MAX_CAP_BYTES
 from . import timing
-from .documents import MAX_CAP_BYTES, MessageHead, Unreadable, entries_of, head_of
+from .documents import MessageHead, Unreadable, entries_of, head_of
 from .http_client import FeedClient, Fetched, FetchFailed, HostNotAllowed
 from .node_client import UNANSWERED, NodeAnswer, NodeClient
 from .outcomes import FetchOutcomes
 from .settings import WatchedFeed, host_of
 from .state import FetchState, TrackedEntry, Validators
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("geocast.fetch.reader")  # so that the name in log lines is that of the process
 
 WINDOW = 50  # the number of messages that are fetched before they are posted in the order of `sent`
 LINGER_MS = 3_600_000  # how long a link is tried after its entry has left the feed

@@ -5,10 +5,10 @@ from support.fakes import DALLAS, FakeClock
 
 from geocast import policy
 from geocast.auth.tokens import Subject
-from geocast.errors import ConfigError
 from geocast.geometry.sphere import distance_m
+from geocast.model.errors import ConfigError
 from geocast.policy.publishers.bounds import Rate
-from geocast.tryme.alerts import LIFE_MS, OwnTests, split_request, with_request
+from geocast.stream.own_tests import LIFE_MS, OwnTests, split_request, with_request
 from geocast.wire.frames import alert_map
 from geocast.wire.output import AlertOut
 
@@ -87,7 +87,7 @@ def test_own_test_that_was_given_back_does_not_count():
 
 def test_own_tests_of_all_subjects_are_bounded(monkeypatch):
     """TR5: a subject that is refused because of the others keeps its own share."""
-    monkeypatch.setattr("geocast.tryme.alerts.ALL_RATES", (Rate(2, 3600),))
+    monkeypatch.setattr("geocast.stream.own_tests.ALL_RATES", (Rate(2, 3600),))
     tests, clock = made_under(), FakeClock()
     assert [tests.wait_s(Subject("", str(n)), clock.now()) for n in range(3)] == [0, 0, 3600]
     clock.advance(3600)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from geocast.fetch import timing
+from geocast.ingest.fetch import timing
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,18 @@
-"""Makes own tests, and limits how many a subject may ask for (rules TR2 and TR5).
+"""Own tests: test alerts that subscribers ask for, to see whether alerts reach their own device (rules TR1 to TR8).
 
-No I/O and no clock: the time is passed in.
+An *own test* is an alert that a process makes for one session or push device, and sends to it alone. This module makes
+own tests, and limits how many a subject may ask for. It does no I/O, and the time is passed in.
+
+The rules are in docs/protocol.md, "Own tests". This list says which code implements them:
+
+TR1  how a session asks: `session`; how a push device asks: `push/registering`
+TR2  the content of an own test: this module, with the table `[test]` of the policy (`policy/own_test`)
+TR3  an own test is sent to nobody else, and to the recipient whatever its filter and its scopes are: `hub`
+TR4  an own test is in no log, feed or count, and is never revised or cancelled: `ingest/publish` refuses its id
+TR5  one own test in an hour for each subject, counted per process: this module
+TR6  a session or device without a place is refused: `session`, `push/registering`
+TR7  a client lists an own test in `holding` like any alert, and a node treats it as an unknown id: `live_alerts`
+TR8  how an own test is pushed: `push/own_tests`
 """
 
 import math
@@ -29,7 +41,7 @@ def _built_in() -> Policy:
 
 
 class OwnTests:
-    """Makes own tests according to the policy, and counts them by subject (see `port.OwnTestMaker`)."""
+    """Makes own tests according to the policy, and counts them by subject (see `own_test_port.OwnTestMaker`)."""
 
     def __init__(self, policy: Callable[[], Policy] = _built_in) -> None:
         """Create the object. `policy` returns the policy that is in force, whose `[test]` has the texts.

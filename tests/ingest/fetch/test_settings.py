@@ -3,8 +3,8 @@
 import pytest
 from end_to_end.kit.tls import make_certificate
 
-from geocast.errors import ConfigError
-from geocast.fetch.settings import host_of, load_feeds
+from geocast.ingest.fetch.settings import host_of, load_feeds
+from geocast.model.errors import ConfigError
 
 URL = 'url = "https://met.example/cap/feed.atom"\n'
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from geocast.fetch.node_client import NodeAnswer, answer_of
+from geocast.ingest.fetch.node_client import NodeAnswer, answer_of
 
 
 @pytest.mark.parametrize(

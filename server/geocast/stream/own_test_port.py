@@ -1,4 +1,4 @@
-"""The interface through which the stream uses own tests, without importing the policy that decides what they say."""
+"""The interface through which sessions use own tests, without importing the policy that decides what they say."""
 
 from typing import Protocol
 

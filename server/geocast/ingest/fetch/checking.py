@@ -4,8 +4,9 @@ import asyncio
 from collections import Counter
 from dataclasses import dataclass, field
 
-from ..clock import Clock
-from .documents import MAX_CAP_BYTES, ListedEntry, Unreadable, entries_of, head_of
+from ...clock import Clock
+from ..cap import MAX_CAP_BYTES
+from .documents import ListedEntry, Unreadable, entries_of, head_of
 from .http_client import FeedClient, FetchFailed, HostQueues
 from .node_client import ACCEPTED, NodeClient
 from .settings import WatchedFeed

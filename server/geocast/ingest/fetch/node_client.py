@@ -14,8 +14,8 @@ from pathlib import Path
 
 import httpcore
 
-from ..clock import Clock
-from ..egress.http_times import parse_retry_after
+from ...clock import Clock
+from ...egress.http_times import parse_retry_after
 
 POST_S = 30.0  # the time limit for one request
 MAX_ANSWER_BYTES = 4 * 1024 * 1024

@@ -6,10 +6,10 @@ import sqlite3
 import pytest
 from support.fakes import NOON_MS
 
-from geocast.errors import ConfigError
-from geocast.fetch import state as state_module
-from geocast.fetch.documents import ListedEntry
-from geocast.fetch.state import KEPT_MS, FetchState, Validators
+from geocast.ingest.fetch import state as state_module
+from geocast.ingest.fetch.documents import ListedEntry
+from geocast.ingest.fetch.state import KEPT_MS, FetchState, Validators
+from geocast.model.errors import ConfigError
 
 SEEN = Validators("https://met.example/feed", '"1"', "Sat, 31 Jan 2026 12:00:00 GMT")
 

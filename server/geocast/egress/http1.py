@@ -1,4 +1,4 @@
-"""An HTTP/1.1 client (RFC 9112) with only what a push needs: POST over TLS, response heads, persistent connections.
+"""An HTTP/1.1 client (RFC 9112) with only what a push or a webhook needs: POST, response heads, persistent connections.
 
 A connection has at most one request under way. llhttp, the parser of Node.js, parses the answers (through the package
 httptools). The head of an answer (its status line and header fields) may have up to MAX_HEAD_BYTES. The body is

@@ -18,11 +18,11 @@ from urllib.parse import quote, urljoin
 
 import httpcore
 
-from .. import __version__
-from ..clock import Clock
-from ..egress.host_addresses import HostAddresses
-from ..egress.http_times import parse_retry_after
-from ..ingest.cap.xml import ENCODINGS
+from ... import __version__
+from ...clock import Clock
+from ...egress.host_addresses import HostAddresses
+from ...egress.http_times import parse_retry_after
+from ..cap.xml import ENCODINGS
 from .settings import WatchedFeed, host_of
 
 GET_S = 30.0  # the time limit for one request: name resolution, connection, TLS, request and answer

@@ -19,8 +19,9 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ..config import Address, KeyUrl
-from ..errors import ConfigError, did_you_mean
+from ...config import Address, KeyUrl
+from ...egress.tls import tls_trusting
+from ...model.errors import ConfigError, did_you_mean
 
 LEAST_INTERVAL_S, INTERVAL_S, MOST_INTERVAL_S = 15, 60, 86_400
 LEAST_BYTES, MAX_BYTES, MOST_BYTES = 1024, 5 * 1024 * 1024, 64 * 1024 * 1024
@@ -63,15 +64,14 @@ class WatchedFeed:
 
         Raise ConfigError if `ca_file` can't be used.
         """
-        context = ssl.create_default_context()
-        if self.ca_file is not None:
-            try:
-                context.load_verify_locations(cadata=self.ca_file.read_text("ascii"))
-            except (ssl.SSLError, ValueError):
-                raise ConfigError(f"feeds.{self.name}.ca_file: no certificates in PEM") from None
-            except OSError as error:
-                raise ConfigError(f"feeds.{self.name}.ca_file: {error.strerror}") from None
-        return context
+        if self.ca_file is None:
+            return ssl.create_default_context()
+        try:
+            return tls_trusting(self.ca_file.read_text("ascii"))
+        except ValueError:  # or the file is not ASCII
+            raise ConfigError(f"feeds.{self.name}.ca_file: no certificates in PEM") from None
+        except OSError as error:
+            raise ConfigError(f"feeds.{self.name}.ca_file: {error.strerror}") from None
 
 
 @dataclass(frozen=True, slots=True)

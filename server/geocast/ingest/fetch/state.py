@@ -11,15 +11,15 @@ messages whose outcome is missing in the file are posted again, and the node ans
 
 import asyncio
 import errno
-import fcntl
 import sqlite3
 from collections.abc import Collection, Iterable
 from dataclasses import astuple, dataclass, field, fields
 from pathlib import Path
 from typing import IO, Any
 
-from .. import failpoints
-from ..errors import ConfigError
+from ... import failpoints
+from ...model.errors import ConfigError
+from ...sqlite_files import describe, locked, refuse_others
 from .documents import ListedEntry
 
 APPLICATION_ID = 0x67636665  # "gcfe"
@@ -113,17 +113,13 @@ class FetchState:
         are posted again. Raise ConfigError if the file can't be used, or if another process uses it.
         """
         try:
-            self._file = self._path.with_name(f"{self._path.name}.lock").open("ab")
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._file = locked(self._path, "--state")
             self._connect()
-        except BlockingIOError:
-            self.close()
-            raise ConfigError(f"--state {self._path}: another process has it") from None
         except (OSError, sqlite3.Error) as error:
             if not _is_of_the_disk(error):
                 self.close()
-                raise ConfigError(f"--state {self._path}: {_describe(error)}") from None
-            self.error = _describe(error)
+                raise ConfigError(f"--state {self._path}: {describe(error)}") from None
+            self.error = describe(error)
         except ConfigError:
             self.close()
             raise
@@ -139,11 +135,7 @@ class FetchState:
         """Open the database, and add to memory what is not known there."""
         db = sqlite3.connect(self._path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
         try:
-            [mark], [version] = (db.execute(f"PRAGMA {name}").fetchone() for name in ("application_id", "user_version"))
-            if mark != APPLICATION_ID and db.execute("SELECT 1 FROM sqlite_master").fetchone():
-                raise ConfigError("--state: the file is another program's; geocast fetch needs one of its own")
-            if version > VERSION:
-                raise ConfigError("--state: the file was made by a later version of geocast")
+            refuse_others(db, APPLICATION_ID, VERSION, "--state", "; geocast fetch needs one of its own")
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = FULL")
             db.executescript(_SCHEMA)
@@ -264,7 +256,7 @@ class FetchState:
                 await asyncio.to_thread(self._write, rows, validators, gone)
                 self.error = None
             except (sqlite3.Error, ConfigError) as error:
-                self.error = _describe(error)
+                self.error = describe(error)
                 self._changed = dict(changed) | self._changed
                 self._changed_feeds |= set(feeds)
                 self._gone |= set(gone) - self._changed.keys()
@@ -293,10 +285,3 @@ def _is_of_the_disk(error: Exception) -> bool:
     if isinstance(error, sqlite3.Error):
         return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO)
-
-
-def _describe(error: Exception) -> str:
-    """Describe an error in a few words, which do not contain the data that was being written."""
-    if isinstance(error, OSError):
-        return error.strerror or type(error).__name__
-    return str(getattr(error, "sqlite_errorname", None) or type(error).__name__)

@@ -5,8 +5,8 @@ from ingest.cap.issuer import CAP, a_cancel, a_message, an_info, time
 from support.fakes import HOUR_MS, NOON_MS
 from support.real_data import feed
 
-from geocast.clock import parse_time
-from geocast.fetch.documents import KEPT_MS, Unreadable, entries_of, head_of
+from geocast.ingest.fetch.documents import KEPT_MS, Unreadable, entries_of, head_of
+from geocast.model.times import parse_time
 
 URL = "https://met.example/cap/feed"
 MESSAGE = a_message("m-1").decode()

@@ -5,7 +5,7 @@
     ├── Malformed          bytes are not one strict JSON or MessagePack map
     ├── LogUnavailable     the alert log can't be read or written now; an append may have succeeded or not
     ├── StoreUnavailable   the device store can't be read or written now; a change may have been made or not
-    └── Problem            an unsuccessful response of the API, in `model.problems`
+    └── Problem            an unsuccessful response of the API, in `problems`
 
 The text of an error names fields, limits and expected values. It never contains a refused value.
 """
@@ -78,3 +78,8 @@ def trace(error: BaseException) -> str:
     The error's own message is left out, because it may contain parts of a request.
     """
     return f"{type(error).__name__}\n{''.join(traceback.format_tb(error.__traceback__))}"
+
+
+def text_of(error: Exception) -> str:
+    """Return the text of an error for the operator. For an unexpected type of error, return its type and traceback."""
+    return str(error) if isinstance(error, ConfigError | OSError) else trace(error)

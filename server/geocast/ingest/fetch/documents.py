@@ -14,16 +14,15 @@ from typing import Any
 
 from lxml import etree
 
-from ..clock import parse_time
-from ..egress.http_times import parse_http_date
-from ..ingest.cap import xml
-from ..ingest.cap.message import NAMESPACES
-from ..model.problems import Problem
+from ...egress.http_times import parse_http_date
+from ...model.problems import Problem
+from ...model.times import parse_time
+from ..cap import xml
+from ..cap.message import NAMESPACES
 from .http_client import plain_url
 
 MAX_ENTRIES = 10_000
 MAX_TAGS = 1_000_000  # the most tags in a document; 5 MiB of them take 100 MB while they are read
-MAX_CAP_BYTES = 2 * 1024 * 1024  # the longest message that a node accepts (rule CP2)
 KEPT_MS = 7 * 24 * 3600 * 1000  # how long a message without an end is tried
 
 _ATOM = "{http://www.w3.org/2005/Atom}"

@@ -7,8 +7,8 @@ import ssl
 import pytest
 from end_to_end.kit.tls import make_certificate
 
-from geocast.push import http1
-from geocast.push.http1 import MAX_HEAD_BYTES, MAX_REST_BYTES, ServiceConnections, request
+from geocast.egress import http1
+from geocast.egress.http1 import MAX_HEAD_BYTES, MAX_REST_BYTES, ServiceConnections, request
 
 CREATED = b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n"
 TOO_MUCH = MAX_HEAD_BYTES + MAX_REST_BYTES

@@ -1,0 +1,50 @@
+"""The conversion of times to and from text. A time of day is an integer of milliseconds since 1970 (UTC)."""
+
+import functools
+import re
+from datetime import UTC, datetime, timedelta
+
+_TIME = re.compile(
+    r"([0-9]{4})-([0-9]{2})-([0-9]{2})T([0-9]{2}):([0-9]{2}):([0-9]{2})(?:\.([0-9]{1,9}))?"
+    r"(?:Z|([+-])([0-9]{2}):([0-9]{2}))"
+)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MAX_MS = 253_402_300_799_999  # 9999-12-31T23:59:59.999Z, the last time with a year of four digits
+
+
+def parse_time(text: object) -> int:
+    """Return the time in ms since 1970 that a text of the form `YYYY-MM-DDThh:mm:ss[.1-9 digits](Z|±hh:mm)` denotes.
+
+    Fractions of a millisecond are cut off. Raise ValueError for everything else: another form, a date that does not
+    exist, second 60, a time before 1970 or after 9999.
+    """
+    found = _TIME.fullmatch(text) if isinstance(text, str) else None
+    if found is None:
+        raise ValueError("not a time")
+    year, month, day, hour, minute, second = (int(part) for part in found.groups()[:6])
+    offset_hour, offset_minute = int(found[9] or 0), int(found[10] or 0)
+    if year < 1970 or offset_hour > 23 or offset_minute > 59:
+        raise ValueError("not a time")
+    try:
+        moment = datetime(year, month, day, hour, minute, second, tzinfo=UTC)
+    except ValueError:
+        raise ValueError("not a time") from None
+    offset = timedelta(hours=offset_hour, minutes=offset_minute)
+    seconds = (moment - _EPOCH - (-offset if found[8] == "-" else offset)) // timedelta(seconds=1)
+    ms = seconds * 1000 + int((found[7] or "").ljust(3, "0")[:3])
+    if not 0 <= ms <= MAX_MS:
+        raise ValueError("not a time")
+    return ms
+
+
+def format_time(ms: int) -> str:
+    """Return the text for a time in ms since 1970, for example `2030-01-31T12:00:00.000Z`.
+
+    All times that the server writes have this form: UTC, with milliseconds and `Z`.
+    """
+    return f"{_second(ms // 1000)}.{ms % 1000:03d}Z"
+
+
+@functools.lru_cache(8)  # thousands of times may be in the same second
+def _second(seconds: int) -> str:
+    return f"{_EPOCH + timedelta(seconds=seconds):%Y-%m-%dT%H:%M:%S}"
