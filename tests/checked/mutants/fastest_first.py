@@ -1,17 +1,54 @@
-"""A plugin of pytest for mutmut, which runs the fastest files and tests first, so that most mutants die early."""
+"""A plugin of pytest for mutmut, which makes most mutants die early.
+
+Tests that have noticed another mutant of the same function run first, then the fastest files and tests. mutmut starts
+pytest in a new process for each mutant, so the plugin keeps the names of these tests in a file.
+"""
 
 import json
+import os
 from collections import Counter
 from pathlib import Path
 
+from hypothesis import Phase, settings
+
+NOTICED = Path("noticed.txt")  # a line for each killed mutant: its function, a tab, and the test that noticed it
+
+
+def pytest_sessionstart():
+    """Do not search for a smaller example after a failure: one failure is enough to kill a mutant."""
+    settings.register_profile("mutants", settings.default, phases=[Phase.explicit, Phase.generate])
+    settings.load_profile("mutants")
+
 
 def pytest_collection_modifyitems(items):
-    """Order tests by the times that mutmut has measured; there are none yet when mutmut measures them."""
+    """Order tests by what they have noticed, and by the times that mutmut has measured, if it has."""
     try:
         took = json.loads(Path("mutmut-stats.json").read_text())["duration_by_test"]
     except FileNotFoundError:
         return
+    lines = NOTICED.read_text().splitlines() if NOTICED.exists() else []
+    noticed = Counter(test for where, test in (line.split("\t") for line in lines) if where == _function())
     of_file = Counter()
     for item in items:
         of_file[item.path] += took.get(item.nodeid, 0)
-    items.sort(key=lambda item: (of_file[item.path], item.path, took.get(item.nodeid, 0)))
+    items.sort(
+        key=lambda item: (
+            -noticed[item.nodeid] / (took.get(item.nodeid, 0) + 0.01),
+            of_file[item.path],
+            item.path,
+            took.get(item.nodeid, 0),
+        )
+    )
+
+
+def pytest_runtest_logreport(report):
+    """Keep the name of the test that noticed a mutant."""
+    if report.failed and _function():
+        with NOTICED.open("a") as file:
+            file.write(f"{_function()}\t{report.nodeid}\n")
+
+
+def _function():
+    """Return the function of the mutant under test; an empty text if no mutant is under test."""
+    name, mutant, _ = os.environ.get("MUTANT_UNDER_TEST", "").partition("__mutmut_")
+    return name if mutant else ""
