@@ -160,6 +160,15 @@ def test_greatest_radius_of_level_is_forgotten_when_level_is_empty():
     assert level.greatest_m == 500.0
 
 
+def test_discarded_circle_that_is_still_in_a_cube_is_an_error():
+    """A search must not return the item of an alert that has ended."""
+    index = CircleIndex[str](1)
+    index.discard(index.add("a", [Circle(*DALLAS, 500.0)]))
+    index._level(500.0).put(0, unit_vector(*DALLAS), 500.0, index._at.items)
+    with pytest.raises(AssertionError, match="a cube holds a circle that was discarded"):
+        index.containing(unit_vector(*DALLAS), 0.0)
+
+
 class Coming(RuleBasedStateMachine):
     """Areas are added and removed in any order, in a few towns and of a few sizes.
 
