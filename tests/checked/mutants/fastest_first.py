@@ -2,6 +2,9 @@
 
 Tests that have noticed another mutant of the same function run first, then the fastest files and tests. mutmut starts
 pytest in a new process for each mutant, so the plugin keeps the names of these tests in a file.
+
+Before mutmut tests mutants, it runs all tests to measure them, and once more to see that they pass. The second time,
+the plugin leaves out those that have just passed.
 """
 
 import json
@@ -11,7 +14,10 @@ from pathlib import Path
 
 from hypothesis import Phase, settings
 
-NOTICED = Path("noticed.txt")  # a line for each killed mutant: its function, a tab, and the test that noticed it
+# A line for each killed mutant: its function, a tab, and the test that noticed it.
+NOTICED = Path("noticed.txt").absolute()
+MEASURING, WITHOUT_MUTANT = "stats", ""  # what mutmut says in place of the name of a mutant
+_passed = set()  # the tests that have passed while they were measured, in this process
 
 
 def pytest_sessionstart():
@@ -22,6 +28,8 @@ def pytest_sessionstart():
 
 def pytest_collection_modifyitems(items):
     """Order tests by what they have noticed, and by the times that mutmut has measured, if it has."""
+    if os.environ.get("MUTANT_UNDER_TEST") == WITHOUT_MUTANT:
+        items[:] = [item for item in items if item.nodeid not in _passed] or items[:1]
     try:
         took = json.loads(Path("mutmut-stats.json").read_text())["duration_by_test"]
     except FileNotFoundError:
@@ -42,7 +50,9 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_runtest_logreport(report):
-    """Keep the name of the test that noticed a mutant."""
+    """Keep the name of a test that has noticed a mutant, or has passed without one."""
+    if report.when == "call" and report.passed and os.environ.get("MUTANT_UNDER_TEST") == MEASURING:
+        _passed.add(report.nodeid)
     if report.failed and _function():
         with NOTICED.open("a") as file:
             file.write(f"{_function()}\t{report.nodeid}\n")
