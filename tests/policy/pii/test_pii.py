@@ -11,6 +11,7 @@ from geocast.wire.fields import Headline
 FOUND = {
     "address": [
         "1204 N Main Street",
+        "5Main Street",
         "88 Alder Rd.",
         "12A Oak St",
         "12-14 Oak Street",
@@ -55,6 +56,7 @@ FOUND = {
         "unit block of Elm Ave",
         "block 300 of Elm Ave",
         "300 Bl\u00f6ck of Elm Ave",
+        "300 Bl\u022bck of Elm Ave",
         "5th and Main",
         "Main and 5th",
         "Guerrero at 18th",
@@ -89,6 +91,7 @@ FOUND = {
     ],
     "units": [
         "4 units",
+        "4units",
         "three fire engines",
         "two police cars",
         "a dozen officers",
