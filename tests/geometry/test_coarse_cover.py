@@ -271,3 +271,49 @@ def test_polygons_far_from_each_other_are_on_different_planes():
     assert [sorted(set(each._ring.tolist())) for each in groups] == [[0, 2], [1, 3]]
     assert [each._beyond_m for each in groups] == [30.0, 20.0]
     assert [each._start.shape for each in groups] == [(2, 8), (2, 8)]
+
+
+@pytest.fixture
+def grids(monkeypatch):
+    """Return a list to which the grids of each attempt to unite polygons are added."""
+    tried = []
+    united = coarse_cover._united
+    monkeypatch.setattr(coarse_cover, "_united", lambda *given: tried.append(list(given[2])) or united(*given))
+    return tried
+
+
+def test_few_polygons_are_joined_by_bridges_without_a_grid(grids):
+    """Their rings stay as they are, and as many polygons as allowed remain."""
+    given = [Piece(square(lng, 0), 10.0) for lng in (0, 1.5, 20)]
+    near, far = few(given, 2)
+    assert sorted(zip(far.lng.tolist(), far.lat.tolist(), strict=True)) == sorted(map(tuple, square(20, 0).T.tolist()))
+    assert len(near.lng) - 1 == 4 + 4 + 2
+    assert grids == []
+
+
+@pytest.mark.parametrize(
+    ("finest", "tried"), [({}, [[256, 128, 64]]), ({"finest": 128}, [[128, 64]]), ({"finest": 64}, [[64]])]
+)
+def test_polygon_with_too_many_corners_is_drawn_on_fine_grids_first(grids, finest, tried):
+    """The caller may leave out the finest grids."""
+    assert len(few([piece(coast(600, 3))], 1, **finest)) == 1
+    assert grids == tried
+
+
+def test_coarse_grids_are_tried_last(grids):
+    """No grid can have a ring around the earth."""
+    equator = closed(np.column_stack([np.arange(-180, 180, 10), np.zeros(36)]))
+    assert few([piece(equator)], MOST) is None
+    assert grids == [[256, 128, 64], [32, 16, 8, 4, 2, 1]]
+
+
+@pytest.mark.parametrize("count", [3, 4])
+def test_polygons_are_replaced_by_boxes_only_if_they_are_not_too_many(monkeypatch, count):
+    """Comparing them all takes a time that grows with the square of their number (rule HD3)."""
+    boxed, boxes = [], coarse_cover._boxed
+    monkeypatch.setattr(coarse_cover, "MOST_BRIDGED", 2)
+    monkeypatch.setattr(coarse_cover, "MOST_BOXED", 3)
+    monkeypatch.setattr(coarse_cover, "_boxed", lambda given, most: boxed.append(most) or boxes(given, most))
+    found = few([Piece(square(20 * n, 0, 2.0), 0.0) for n in range(count)], 2)
+    assert boxed == ([(MAX_CORNERS + 2 * 2) // 6] if count == 3 else [])
+    assert 1 <= len(found) <= 2
