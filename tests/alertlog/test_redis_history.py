@@ -212,6 +212,14 @@ def test_foreign_item_in_stream_is_skipped():
     assert reading.take((202, 0), EPOCH, 6, is_beat=False)
 
 
+def test_reading_reaches_top_with_item_at_end_of_stream():
+    """An item before the end that the stream had when reading began is not enough (row 5)."""
+    reading = a_reading(a_history())
+    for place, reached in [((199, 9), False), ((200, 0), True), ((200, 1), True)]:
+        reading.place = place
+        assert reading.has_reached_top() is reached
+
+
 # ---- followers at the end of the stream --------------------------------------------------------------------------
 
 

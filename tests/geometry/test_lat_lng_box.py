@@ -115,6 +115,8 @@ def test_circle_that_a_box_is_said_to_contain_is_inside():
         (LatLngBox(-10.0, 10.0, 5.0, 20.0), (0.0, 14.0, 9.5), False),  # beyond the west
         (LatLngBox(-10.0, 10.0, 5.0, 20.0), (0.0, 16.0, 9.5), False),  # beyond the east
         (LatLngBox(-10.0, 10.0, 5.0, 20.0), (0.0, 15.0, 9.5), True),
+        (LatLngBox(-10.0, 10.0, 5.0, 20.0), (0.0, 5.0, 0.0), True),  # a point on the western side
+        (LatLngBox(-10.0, 10.0, 5.0, 20.0), (0.0, 25.0, 0.0), True),  # a point on the eastern side
         (LatLngBox(-90.0, 90.0, 0.0, 360.0), (0.0, 1.0, 80.0), True),  # across the meridian at which the box begins
         (LatLngBox(-90.0, 90.0, 0.0, 360.0), (0.0, 1.0, 90.0), False),  # half of the sphere
         (LatLngBox(80.0, 90.0, 0.0, 90.0), (90.0, 45.0, 1.0), False),  # around the pole

@@ -122,6 +122,14 @@ def test_chord_limit_for_half_circumference_includes_antipode():
     assert list(antipodal <= limits) == [False, True, True]
 
 
+def test_chord_limit_is_infinite_from_half_circumference_on():
+    """The results for a number and for an array are equal."""
+    metres = [HALF_CIRCUMFERENCE_M - 1.0, HALF_CIRCUMFERENCE_M, 3e7]
+    expected = [pytest.approx(4.0), math.inf, math.inf]
+    assert [limit_chord2(each) for each in metres] == expected
+    assert limit_chord2(np.array(metres)).tolist() == expected
+
+
 @unhurried
 @given(st.floats(0, 20_000_000))
 def test_conversion_of_distance_to_chord_and_back_gives_the_same_distance(metres):
@@ -291,7 +299,7 @@ def test_cover_is_complete_at_poles_and_antimeridian(point, radius):
 def test_cover_excludes_far_points():
     """Points at twenty times the radius are outside the cover (from one resolution to the next, edges grow by 2.6)."""
     rng = random.Random(1)
-    for radius in (100, 1_000, 10_000, 100_000):
+    for radius in (100, 1_000, 10_000, 100_000, 600_000):
         ranges = cover(*DALLAS, radius, 10)
         for _ in range(100):
             far = point_at(*DALLAS, rng.uniform(0, 2 * math.pi), 20 * radius)

@@ -8,7 +8,7 @@ import spherely
 from support import s2
 
 from geocast.geometry.sphere import circle_area_m2, distance_m, unit_vector, unit_vectors
-from geocast.geometry.spherical_polygon import Edges, SphericalPolygon, angle_between
+from geocast.geometry.spherical_polygon import Edges, SphericalPolygon, angle_between, margins, stretched
 
 CM = 0.01
 SIZES_M = (100.0, 1_000.0, 30_000.0, 800_000.0, 3_000_000.0)
@@ -110,6 +110,18 @@ def test_angle_between_points_is_their_distance_on_the_sphere():
     points = np.array([unit_vector(*place) for place in places]).T
     expected = [0.0, math.pi / 2, math.pi / 2, math.pi, math.pi / 4]
     assert angle_between(points, points[:, :1]) == pytest.approx(np.array(expected))
+
+
+@pytest.mark.parametrize("far", [0.1, 1.0, 1.4])
+def test_bound_of_distance_on_plane_is_close_and_includes_rounding(far):
+    """The distance of two points in one direction from the centre is stretched most (Rule 1)."""
+    angle = 0.01
+    distance = math.tan(far) - math.tan(far - angle)
+    assert distance <= stretched(angle, far) <= 1.12 * distance
+    x, y = np.array([math.tan(far - angle), 0.0]), np.array([0.0, -math.tan(far - angle)])
+    assert margins(x, y, np.full(2, angle)).tolist() == [pytest.approx(stretched(angle, far))] * 2
+    assert stretched(0.0, far) > 0
+    assert (margins(x, y, np.zeros(2)) > 0).all()
 
 
 def test_selected_edges_measure_the_same_distances():

@@ -133,19 +133,27 @@ def test_area_without_circle_contains_no_place():
     assert len(index) == 0
 
 
+def candidates(town, reach, others):
+    """Return how many circles are compared with a town, if ten areas are near it and others all over the globe."""
+    rng, index = random.Random(5), CircleIndex(1)
+    for step in range(10):
+        index.add(step, [Circle(*point_at(town, step, 300), 500.0)])
+    for _ in range(others):
+        index.add(-1, [Circle(math.degrees(math.asin(rng.uniform(-1, 1))), rng.uniform(-180, 180), 500.0)])
+    cubes = [slots for level in index._levels for slots in level.near(unit_vector(*town), reach)]
+    return sum(1 if isinstance(slots, int) else len(slots) for slots in cubes)
+
+
 @pytest.mark.parametrize("reach", REACHES)
 def test_number_of_candidates_hardly_depends_on_areas_far_away(reach):
     """20,000 areas all over the globe add hardly any candidates to the ten areas nearby (Rule 3)."""
-    rng, looked_at = random.Random(5), []
-    for others in (0, 20_000):
-        checked = CheckedCircleIndex()
-        for step in range(10):
-            checked.add(Circle(*point_at(DALLAS, step, 300), 500.0))
-        for _ in range(others):
-            checked.index.add(-1, (Circle(math.degrees(math.asin(rng.uniform(-1, 1))), rng.uniform(-180, 180), 500.0),))
-        cubes = [slots for level in checked.index._levels for slots in level.near(unit_vector(*DALLAS), reach)]
-        looked_at.append(sum(1 if isinstance(slots, int) else len(slots) for slots in cubes))
-    assert 10 <= looked_at[0] <= looked_at[1] <= 15
+    assert 10 <= candidates(DALLAS, reach, 0) <= candidates(DALLAS, reach, 20_000) <= 15
+
+
+@pytest.mark.parametrize("town", [DALLAS, (-DALLAS[0], DALLAS[1] + 180)])
+def test_number_of_candidates_is_small_everywhere_if_there_are_few_areas(town):
+    """The cubes have negative numbers on one side of the earth (Rule 3)."""
+    assert 10 <= candidates(town, 0.0, 1_000) <= 15
 
 
 def test_greatest_radius_of_level_is_forgotten_when_level_is_empty():
@@ -158,6 +166,15 @@ def test_greatest_radius_of_level_is_forgotten_when_level_is_empty():
     index.discard(second)
     index.add("b", [Circle(*DALLAS, 500.0)])
     assert level.greatest_m == 500.0
+
+
+def test_discarded_circle_that_is_still_in_a_cube_is_an_error():
+    """A search must not return the item of an alert that has ended."""
+    index = CircleIndex[str](1)
+    index.discard(index.add("a", [Circle(*DALLAS, 500.0)]))
+    index._level(500.0).put(0, unit_vector(*DALLAS), 500.0, index._at.items)
+    with pytest.raises(AssertionError, match="a cube holds a circle that was discarded"):
+        index.containing(unit_vector(*DALLAS), 0.0)
 
 
 class Coming(RuleBasedStateMachine):

@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 
+from geocast.matching import filters as filters_module
 from geocast.matching.filters import EVERYTHING, Filter, Filters
 from geocast.model.alert import EXTREME, SEVERITIES, SEVERITY_RANK
 
@@ -114,6 +115,20 @@ def test_filter_result_does_not_change_when_filters_are_added():
     filters.take(Filter(frozenset({"arson"})))
     assert passing.dtype == filters.passing("robbery", EXTREME).dtype == np.bool_
     assert passing.tolist() == [True]
+
+
+def test_each_filter_is_compared_once_with_a_category(monkeypatch):
+    """Only a new filter is compared with a category of an earlier alert."""
+    filters, compared = Filters(), []
+    wants = filters_module._wants
+    monkeypatch.setattr(filters_module, "_wants", lambda *given: compared.append(given) or wants(*given))
+    robbery, arson = Filter(frozenset({"robbery"})), Filter(frozenset({"arson"}))
+    filters.take(robbery)
+    for rank in range(3):
+        assert filters.passing("robbery", rank).tolist() == [True, True]
+    filters.take(arson)
+    assert filters.passing("robbery", 0).tolist() == [True, True, False]
+    assert compared == [(EVERYTHING, "robbery"), (robbery, "robbery"), (arson, "robbery")]
 
 
 def test_memory_of_unused_filter_is_released():

@@ -329,6 +329,27 @@ def test_small_move_of_place_takes_effect_at_once():
     assert checked.index.match([circle])[0].tolist() == []
 
 
+def test_place_that_moves_within_its_page_keeps_its_position():
+    """It has another key afterwards, but neither this place nor another one of the page is moved."""
+    index = PlaceIndex(4)
+    slots = [index.add(row, *point_at(DALLAS, row, 300), 0.0) for row in range(3)]
+    before, key = index._positions.view[slots].tolist(), index._keys.items[slots[1]]
+    index.move(slots[1], *point_at(DALLAS, 2.5, 600), 0.0)
+    assert index._positions.view[slots].tolist() == before
+    assert index._keys.items[slots[1]] != key
+
+
+def test_only_pages_that_may_have_a_key_are_searched():
+    """The lowest key of a page may also be the highest key of the page before it."""
+    index = PlaceIndex(4, page_size=2)
+    for row in range(12):
+        index.add(row, *point_at(DALLAS, 1.0, 2_000.0 * row), 0.0)
+    assert len(index._order) > 4
+    for at, low in enumerate(index._lows[1:], 1):
+        assert index._pages_in([(low + 1, low + 1)]).tolist() == [index._order[at]]
+        assert index._pages_in([(low, low)]).tolist() == index._order[at - 1 : at + 1].tolist()
+
+
 def test_change_of_radius_of_place_takes_effect_at_once():
     """The reach of a place changes from 0 to a kilometre and back, which also changes its page."""
     checked = CheckedPlaceIndex(4)
@@ -497,5 +518,7 @@ def test_index_has_capacity_for_a_million_places():
     """The index reserves addresses, not memory, so that the default suits small nodes."""
     index = PlaceIndex()
     assert len(index._rows) == 1 << 20
+    columns = (index._rows, index._keys, index._positions, index._places, index._slots, index._balls)
+    assert 95e6 < sum(column.view.nbytes for column in columns) < 98e6
     assert index.add(0, *DALLAS, 0.0) == 0
     assert len(index) == 1

@@ -72,7 +72,7 @@ PAGES_AT_A_TIME = 64
 # With at most this many pages, test all their places at once, without first sorting the pages into inside, outside and
 # unsure. Sorting so few pages saves no time (`bench match`).
 FEW_PAGES = 128
-# The number of places for which address space is reserved at the start: 95 MB of addresses. Each place takes 72 bytes
+# The number of places for which address space is reserved at the start: 97 MB of addresses. Each place takes 72 bytes
 # of memory.
 INITIAL_CAPACITY = 1 << 20
 # A margin larger than the rounding errors (about 1e-16 on the unit sphere). It is added to distances so that no page is

@@ -247,6 +247,44 @@ def test_message_name_published_as_new_too_often_is_rate_limited(room, monkeypat
     assert refused.value.detail == "3 messages of this name were published as new within a day"
 
 
+class Asked(MemoryLog):
+    """A log that records the ids whose histories are read."""
+
+    def __init__(self):
+        super().__init__()
+        self.ids = set()
+
+    async def history(self, alert_id):
+        """Return the entries, and record the id."""
+        self.ids.add(alert_id)
+        return await super().history(alert_id)
+
+
+def test_histories_are_read_only_of_ids_that_an_alert_may_have(monkeypatch):
+    """They are those of the parts of a message, and of as many messages of one name as there may be (HD14)."""
+    monkeypatch.setattr(decision, "MAX_GENERATIONS", 3)
+    room = CapIngestHarness(Asked())
+    body, first_id = a_message("n", 0, (), *two_blocks()), id_of("n")
+    assert room.outcomes(body, body) == ["published", "repeated"]
+    assert room.log.ids == {first_id, f"{first_id}.2", f"{first_id}:2"}
+    room.log.ids.clear()
+    published_and_cancelled(room, 3)
+    with pytest.raises(Problem, match="published as new"):
+        room.taken(a_message("m", 1))
+    assert room.log.ids == {id_of("m"), f"{id_of('m')}:2", f"{id_of('m')}:3"}
+
+
+def test_decision_to_publish_names_each_part_of_the_message():
+    """The parts are counted from 1 (CP14, CP16)."""
+    facts = decision.MessageFacts("met", "m", NOON_MS, id_of("m"), (), False, False, False)
+    known = decision.KnownHistories()
+    assert decision.decide(facts, known, NOON_MS, 2, lambda _: True) is None
+    for alert_id in list(known.missing):
+        known.put(alert_id, ())
+    made = decision.decide(facts, known, NOON_MS, 2, lambda _: True)
+    assert (made.outcome, made.publish) == ("published", (1, 2))
+
+
 def test_late_message_about_two_alerts_leads_to_the_newest(room):
     """Both alerts were updated after it was sent; messages that refer only to it are about the newer one (CP19)."""
     room.outcomes(a_message("m"), a_message("n", 1), a_message("n-2", 8, ["n"]), a_message("m-2", 6, ["m"]))

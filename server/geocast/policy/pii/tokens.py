@@ -15,7 +15,7 @@ _INVISIBLE = re.compile(
 _DASHES = frozenset("\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe58\ufe63\uff0d")
 _LONGEST_FOLD = 4  # one character is replaced by at most this many; NFKC turns some ligatures into eighteen
 _TOKEN = re.compile(
-    r"(?P<number>[0-9]+)(?P<letters>[A-Za-z]{0,3}(?![A-Za-z]))|(?P<word>[^\W\d_]+(?:['’][^\W\d_]+)?)|[^\s\w]"
+    r"(?P<number>[0-9]+)(?P<letters>(?:[A-Za-z]{1,3}(?![A-Za-z]))?)|(?P<word>[^\W\d_]+(?:['’][^\W\d_]+)?)|[^\s\w]"
 )
 
 
@@ -152,12 +152,14 @@ def _letters(word: str) -> str:
     """Return a word in lower case, without the accents on Latin letters: "Blöck" is looked up as "block"."""
     if word.isascii():
         return word.lower()
-    parts = unicodedata.normalize("NFKD", word)
-    return "".join(each for at, each in enumerate(parts) if not (at and _is_mark_on_latin(parts, at))).lower()
-
-
-def _is_mark_on_latin(parts: str, at: int) -> bool:
-    return unicodedata.category(parts[at]) == "Mn" and parts[:at].rstrip(parts[at])[-1:].isascii()
+    kept: list[str] = []
+    is_on_latin = False
+    for each in unicodedata.normalize("NFKD", word):
+        is_mark = unicodedata.category(each) == "Mn"
+        is_on_latin = is_on_latin if is_mark else each.isascii()
+        if not (is_mark and is_on_latin):
+            kept.append(each)
+    return "".join(kept).lower()
 
 
 def _token(match: "re.Match[str]") -> Token:
