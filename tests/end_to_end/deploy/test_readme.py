@@ -26,6 +26,7 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
     shell.end()
     status = subprocess.run(["git", "status", "--porcelain"], cwd=folder, capture_output=True, text=True, check=True)
     assert status.stdout == ""
+    assert "command not found" not in shell.said()
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
@@ -67,6 +68,23 @@ def test_wscat_command_of_the_guide_shows_the_alert(shell: Shell, tmp_path: Path
         wait_until(lambda: '"type":"alert"' in terminal.shown(), "the alert is shown")
     finally:
         terminal.end()
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
+def test_page_of_the_guide_is_served_and_an_alert_is_published_with_the_new_token(shell: Shell):
+    """The token of the node that was stopped is refused by the new node, whose keys are others."""
+    begin, _, publish = blocks("A first alert", "sh")
+    [page] = blocks("An alert in your page in ten lines", "sh")
+    publish = publish.replace("curl -sS", r"curl -sS -o /dev/null -w '\nstatus %{http_code}\n'")
+    shell.type(begin.partition("\n")[2])
+    wait_until(lambda: is_ready(PORTS[8766]), "the node is ready")
+    shell.type(f"ln -s {ROOT}/client_demo .; echo /client_demo >> .git/info/exclude")
+    shell.type(f"{page}\n{publish}")
+    wait_until(lambda: "status 401" in shell.said(), lambda: f"the refusal: {shell.said()}")
+    shell.type(f"DESK=$GEOCAST_TOKEN\n{publish.replace('first-alert', 'second-alert')}")
+    wait_until(lambda: "status 201" in shell.said(), lambda: f"the alert is accepted: {shell.said()}")
+    shell.type(f"curl -sS --retry 9 --retry-connrefused http://127.0.0.1:{PORTS[8080]}/example.html")
+    wait_until(lambda: "new Geocast(" in shell.said(), lambda: f"the page: {shell.said()}")
 
 
 def test_readme_alert_is_published_revised_and_cancelled(shell: Shell):
