@@ -28,7 +28,7 @@ from support.wall_clock import WallClock, needs_wall_clock
 from geocast.alertlog import Counts
 from geocast.alertlog.redis_streams import follower as redis_follower
 from geocast.alertlog.redis_streams import target
-from geocast.alertlog.redis_streams.connection import Primary
+from geocast.alertlog.redis_streams.connection import OTHERS_S, Primary
 from geocast.alertlog.redis_streams.stored import Stored
 from geocast.clock import SystemClock
 from geocast.model.errors import LogUnavailable
@@ -132,6 +132,18 @@ async def test_log_finds_new_primary_although_one_sentinel_never_answers(tmp_pat
             finally:
                 sentinels[0].resume()
                 servers[0].resume()
+
+
+async def test_time_limit_of_a_command_does_not_include_the_look_up_of_the_primary(tmp_path):
+    """Otherwise a heartbeat never succeeds if a Sentinel is lost and the new primary is far away (LogF3)."""
+    with trio(tmp_path) as (_, sentinels):
+        primary = Primary(target.parse(sentinel_url(sentinels)))
+        sentinels[0].pause()  # so that the look-up takes OTHERS_S
+        try:
+            assert await primary.call("PING", within_s=OTHERS_S / 2)
+        finally:
+            sentinels[0].resume()
+            await primary.close()
 
 
 async def test_entry_stored_only_on_old_primary_and_its_replica_during_failover_is_not_acknowledged(tmp_path):

@@ -110,12 +110,16 @@ class Primary:
     ) -> list[Any]:
         """Send commands together on one connection, and return a list with their answers.
 
-        If `confirmed` is true, ask the Sentinels afterwards whether this server is still the primary (see the class).
-        Raise LogUnavailable if a command fails, Redis does not answer in time, or the Sentinels disagree.
+        `within_s` is the time limit once the primary is known; finding it may take ANSWER_S seconds. If `confirmed` is
+        true, ask the Sentinels afterwards whether this server is still the primary (see the class). Raise
+        LogUnavailable if a command fails, Redis does not answer in time, or the Sentinels disagree.
         """
         try:
             with _unavailable():
-                async with asyncio.timeout(within_s), self._slots, self._borrowed() as (client, where):
+                async with asyncio.timeout(ANSWER_S) as limit, self._slots, self._borrowed() as (client, where):
+                    # The look-up of the primary has a time limit of its own. Example: the primary's region has died,
+                    # and the new primary is 150 ms away. The look-up takes 0.6 s, and a new connection 0.4 s.
+                    limit.reschedule(asyncio.get_running_loop().time() + within_s)
                     async with client.pipeline(transaction=False) as pipe:
                         for command in commands:
                             pipe.execute_command(*command)
