@@ -15,7 +15,17 @@ from geocast.metrics import Metrics
 from geocast.model.alert import Untrusted
 from geocast.model.errors import LogUnavailable
 from geocast.stream import live_alerts, log_reader, server
-from geocast.stream.server import EXPECTED_S, REST_S, TICK_S, StreamServer, background
+from geocast.stream.server import (
+    EXPECTED_S,
+    REST_S,
+    ROWS_WHILE_ASKED,
+    TICK_S,
+    YIELD_S,
+    YIELDING_ROWS,
+    Pump,
+    StreamServer,
+    background,
+)
 
 
 class Reading:
@@ -345,6 +355,42 @@ def test_batches_stay_large_if_the_published_entry_was_read_already():
             assert not is_hurried()
             expect(a_revision("more", 2, **LONG))
             assert is_hurried()
+
+    run(main)
+
+
+class Turns:
+    """Stands in for a hub that always has something left to send. It records the number of rows of each turn."""
+
+    def __init__(self, count):
+        self.rows, self._count = [], count
+
+    def turn(self, _now, rows):
+        self.rows.append(rows)
+        return len(self.rows) < self._count
+
+
+def test_little_is_sent_while_a_request_is_under_way_except_when_there_is_something_new(monkeypatch):
+    """With pauses at first, so that an extreme alert is soon accepted; it is then sent without a pause."""
+    monkeypatch.setattr(server, "YIELDING_S", 3600)
+
+    async def main():
+        clock, turns, is_asked = FakeClock(), Turns(9), False
+        pump = Pump(turns, clock, lambda: is_asked)
+        monkeypatch.setattr(server, "SLICE_S", 0.0)
+        pump.wake()
+        await until(lambda: len(turns.rows) == 2)
+        is_asked = True
+        await until(lambda: len(turns.rows) == 3)
+        for _ in range(9):
+            await asyncio.sleep(0)
+        assert turns.rows == [None, None, YIELDING_ROWS]  # then a pause of an hour, which `wake` ends
+        pump.wake()
+        await until(lambda: len(turns.rows) == 5)
+        clock.advance(2 * YIELD_S)
+        pump.wake()
+        await asyncio.wait_for(pump.idle.wait(), 30)
+        assert turns.rows[3:] == [None, YIELDING_ROWS, None, *[ROWS_WHILE_ASKED] * 3]
 
     run(main)
 

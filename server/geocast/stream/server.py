@@ -50,10 +50,12 @@ logger = logging.getLogger(__name__)
 # After this time, no further slice (a group of sessions) is handled in the same turn of the event loop. A full slice
 # takes 1.1 ms, so a turn of the loop handles one full slice, or several small ones.
 SLICE_S = 0.0005
-# Number of rows per slice while api requests are under way in this process, or an entry is on its way from the log. A
-# request needs a dozen turns of the loop until its alert is in the log, and some more until it is read from there. With
-# full slices each turn would take a millisecond, and the new alert may be more urgent than the one that is being sent.
-ROWS_WHILE_ASKED = 32
+# While an api request is under way in this process, or an entry is on its way from the log, the new alert may be more
+# urgent than the one that is being sent. A request needs some twenty turns of the loop until its alert is sent, and a
+# thread that syncs it. So for the first YIELD_S seconds, only YIELDING_ROWS rows are sent to every YIELDING_S seconds.
+# With that, an extreme alert reaches its first 100 sessions 9.8 ms after the request; without it, after 12.7 ms (`bench
+# urgent`). Afterwards ROWS_WHILE_ASKED rows are sent to in each turn of the loop, so that slow requests hold up nobody.
+YIELD_S, YIELDING_S, YIELDING_ROWS, ROWS_WHILE_ASKED = 0.05, 0.002, 64, 32
 EXPECTED_S = 0.02  # slices stay small for at most this long while an appended entry is expected from the log
 TICK_S = 0.05  # time between checks while a deadline is near, or alerts are being sent or let go
 REST_S = 0.5  # time between checks without connections: an alert that ends concerns no session
@@ -74,8 +76,8 @@ class Pump:
 
     After every SLICE_S seconds of sending, the event loop handles its sockets, so that `hello`, `move` and requests of
     publishers don't have to wait for the end of a fan-out. The function `asked` returns whether the API is handling
-    requests; if it is, the event loop does so after every ROWS_WHILE_ASKED sessions. The event `idle` is set while
-    there is nothing to send.
+    requests; if it is, less is sent for a while (see ROWS_WHILE_ASKED). The event `idle` is set while there is nothing
+    to send.
     """
 
     def __init__(self, hub: Hub, clock: Clock, asked: Callable[[], bool] = lambda: False) -> None:
@@ -83,26 +85,32 @@ class Pump:
         self._asked = asked
         self._clock = clock
         self._running = False
+        self._pause: asyncio.TimerHandle | None = None  # the end of the pause between two groups of YIELDING_ROWS
+        self._is_woken = False  # whether there is something new to send since the last run
+        self._asked_since: float | None = None  # the monotonic time since when `asked` has been true
         self.idle = asyncio.Event()
         self.idle.set()
 
     def wake(self) -> None:
-        """Start sending in the next iteration of the event loop, because there is something to send.
-
-        Do nothing if the pump is running already.
-        """
-        if not self._running:
-            self._running = True
-            self.idle.clear()
-            asyncio.get_running_loop().call_soon(self._run)
+        """Start sending in the next iteration of the event loop, because there is something new to send."""
+        self._is_woken = True
+        if self._running and self._pause is None:
+            return
+        if self._pause is not None:
+            self._pause.cancel()
+            self._pause = None
+        self._running = True
+        self.idle.clear()
+        asyncio.get_running_loop().call_soon(self._run)
 
     def _run(self) -> None:
-        """Send for SLICE_S seconds.
+        """Send for SLICE_S seconds, or to a few sessions only.
 
-        If more remains to be sent, schedule another run for the next iteration of the event loop.
+        If more remains to be sent, schedule another run.
         """
+        self._pause = None
         now = self._clock.now()
-        rows, slice_s = (ROWS_WHILE_ASKED, 0.0) if self._asked() else (None, SLICE_S)
+        rows, slice_s, pause_s = self._pace(now.monotonic)
         until = now.monotonic + slice_s
         try:
             while more := self._hub.turn(now, rows):
@@ -112,11 +120,29 @@ class Pump:
         except Exception as error:
             logger.error("sending alerts to a group of sessions failed: %s", trace(error))
             more = True  # go on with the other alerts
-        if more:
-            asyncio.get_running_loop().call_soon(self._run)
-        else:
+        if not more:
             self._running = False
             self.idle.set()
+        elif pause_s:
+            self._pause = asyncio.get_running_loop().call_later(pause_s, self._run)
+        else:
+            asyncio.get_running_loop().call_soon(self._run)
+
+    def _pace(self, now: float) -> tuple[int | None, float, float]:
+        """Return the number of rows for each slice (None for SLICE), the time for slices, and the pause after them.
+
+        The first run for something new, such as an extreme alert, is never small.
+        """
+        is_woken, self._is_woken = self._is_woken, False
+        if not self._asked():
+            self._asked_since = None
+        elif self._asked_since is None:
+            self._asked_since = now
+        if is_woken or self._asked_since is None:
+            return None, SLICE_S, 0.0
+        if now - self._asked_since < YIELD_S:
+            return YIELDING_ROWS, 0.0, YIELDING_S
+        return ROWS_WHILE_ASKED, 0.0, 0.0
 
 
 class GcFreezer:
