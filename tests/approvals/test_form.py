@@ -139,6 +139,14 @@ def test_signed_form_with_number_written_as_text_is_refused(lat):
         form.read(form.text_of(members | {"area": [circle]}))
 
 
+@pytest.mark.parametrize("entry", [ALERTS["plain"], CANCELS["full"]], ids=["alert", "cancel"])
+@pytest.mark.parametrize("wrong", [None, "", "tomorrow", 1_769_862_600_000])
+def test_signed_form_without_valid_expiry_is_refused(entry, wrong):
+    """So the check of a request can compare the expiry (rule AP2)."""
+    with pytest.raises(ValueError, match="form"):
+        form.read(form.text_of(form.form_of(entry, AUDIENCE, "") | {"expires_at": wrong}))
+
+
 @pytest.mark.parametrize(
     ("lat", "buffer_m", "is_refused"), [(32.7, 60.0, False), ("32.7", 60.0, True), (32.7, "60.0", True)]
 )
