@@ -139,6 +139,29 @@ def test_signed_form_with_number_written_as_text_is_refused(lat):
         form.read(form.text_of(members | {"area": [circle]}))
 
 
+@pytest.mark.parametrize("entry", [ALERTS["plain"], CANCELS["full"]], ids=["alert", "cancel"])
+@pytest.mark.parametrize("wrong", [None, "", "tomorrow", 1_769_862_600_000])
+def test_signed_form_without_valid_expiry_is_refused(entry, wrong):
+    """So the check of a request can compare the expiry (rule AP2)."""
+    with pytest.raises(ValueError, match="form"):
+        form.read(form.text_of(form.form_of(entry, AUDIENCE, "") | {"expires_at": wrong}))
+
+
+@pytest.mark.parametrize(
+    ("lat", "buffer_m", "is_refused"), [(32.7, 60.0, False), ("32.7", 60.0, True), (32.7, "60.0", True)]
+)
+def test_signed_form_of_polygon_with_number_written_as_text_is_refused(lat, buffer_m, is_refused):
+    """The numbers of its positions are checked, too (rule NC1). The error has no text of the form."""
+    ring = [[-96.8, lat], [-96.7, 32.7], [-96.7, 32.8], [-96.8, 32.7]]
+    polygon = {"type": "Polygon", "coordinates": [ring], "buffer_m": buffer_m}
+    text = form.text_of(form.form_of(ALERTS["plain"], AUDIENCE, "") | {"area": [polygon]})
+    if is_refused:
+        with pytest.raises(ValueError, match="^not a form: TypeError$"):
+            form.read(text)
+    else:
+        assert form.read(text).content.area == (POLYGON,)
+
+
 def test_signed_form_over_20_kib_is_refused():
     """The limit counts bytes of UTF-8 (rule AP1)."""
     members = form.form_of(ALERTS["plain"], AUDIENCE, "")

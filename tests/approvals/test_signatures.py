@@ -12,7 +12,7 @@ from jwt.algorithms import OKPAlgorithm
 from jwt.api_jws import PyJWS
 from support.reviewers import PAIRS, known, signed_by
 
-from geocast.approvals.signatures import Header, header_of, sign, verifies
+from geocast.approvals.signatures import MAX_PROTECTED, MAX_TIME_S, Header, header_of, sign, verifies
 from geocast.auth.base64url import encoded
 from geocast.model.alert import Signature
 from geocast.model.errors import ConfigError
@@ -86,6 +86,22 @@ def test_header_with_other_fields_is_refused(header):
         return  # a valid time, although long ago
     with pytest.raises(ValueError, match=r"header|time"):
         header_of(encoded(json.dumps(header).encode()))
+
+
+def test_time_and_length_of_header_have_limits():
+    """The last time is the last second of the year 9999; the longest header has 1,024 characters (rule AP1)."""
+    for at_s, fits in ((0, True), (MAX_TIME_S, True), (-1, False), (MAX_TIME_S + 1, False)):
+        protected = encoded(json.dumps(HEADER | {"iat": at_s}).encode())
+        if fits:
+            assert header_of(protected) == (KID, at_s)
+        else:
+            with pytest.raises(ValueError, match="not a time"):
+                header_of(protected)
+    room = 3 * MAX_PROTECTED // 4 - len(json.dumps(HEADER | {"kid": ""}))
+    longest = encoded(json.dumps(HEADER | {"kid": "k" * room}).encode())
+    assert (len(longest), header_of(longest).kid) == (MAX_PROTECTED, "k" * room)
+    with pytest.raises(ValueError, match="too long"):
+        header_of(encoded(json.dumps(HEADER | {"kid": "k" * (room + 1)}).encode()))
 
 
 @pytest.mark.parametrize(

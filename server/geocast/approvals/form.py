@@ -76,8 +76,8 @@ def _confirmed(confirm: Confirm) -> dict[str, Any]:
 class Form:
     """A parsed form; the form of an entry is the text that reviewers sign to approve the entry.
 
-    The attributes are the members that all forms have; `members` is a dict with all members. Times are in ms since
-    1970. `content` is the alert, with an empty approval, or the reason of a cancel.
+    The attributes are the members that all forms have, except `expires_at`; `members` is a dict with all members.
+    `content` is the alert, with an empty approval, or the reason of a cancel.
     """
 
     what: Literal["alert", "cancel"]
@@ -86,7 +86,6 @@ class Form:
     revision: int
     source: str
     category: str
-    expires_at: int
     confirm: Confirm
     content: Alert | str
     members: Mapping[str, Any]
@@ -145,7 +144,7 @@ def read(text: str) -> Form:
 def _read(members: Mapping[str, Any]) -> Form:
     what, audience, alert_id, revision, source = _head_of(members)
     category, confirm = text(members["category"]), _confirm(members.get("confirm"))
-    expires_at = parse_time(members["expires_at"])
+    parse_time(members["expires_at"])  # the form of a cancel must have a valid one, too
     content: Alert | str
     if what == "alert":
         text(members["title"])
@@ -157,7 +156,7 @@ def _read(members: Mapping[str, Any]) -> Form:
         content = Alert(id=alert_id, approval=_NOBODY, confirm=confirm, **signed)
     else:
         content = text(members["reason"])
-    return Form(what, audience, alert_id, revision, source, category, expires_at, confirm, content, members)
+    return Form(what, audience, alert_id, revision, source, category, confirm, content, members)
 
 
 def _head_of(members: Mapping[str, Any]) -> tuple[Literal["alert", "cancel"], str, str, int, str]:
