@@ -156,7 +156,7 @@ def test_signed_form_of_polygon_with_number_written_as_text_is_refused(lat, buff
     polygon = {"type": "Polygon", "coordinates": [ring], "buffer_m": buffer_m}
     text = form.text_of(form.form_of(ALERTS["plain"], AUDIENCE, "") | {"area": [polygon]})
     if is_refused:
-        with pytest.raises(ValueError, match="^not a form: TypeError$"):
+        with pytest.raises(ValueError, match=r"^not a form: TypeError$"):
             form.read(text)
     else:
         assert form.read(text).content.area == (POLYGON,)
