@@ -80,6 +80,11 @@ def test_content_of_signed_form_replaces_other_content_of_entry(entry):
     assert form.read(text).says(dataclasses.replace(emptied, issuer="a")) == dataclasses.replace(entry, issuer="a")
 
 
+def test_content_of_form_has_an_empty_approval():
+    """The signatures are beside the form."""
+    assert form.read(proved(ALERTS["plain"], "r-1").proof.form).content.approval == Approval("", 0)
+
+
 @pytest.mark.parametrize("number", [6, 8])
 def test_signed_form_of_alert_is_valid_for_one_revision_only(number):
     """The signed form can't be used for another revision, another alert or a cancel (rule AP8)."""
