@@ -80,9 +80,11 @@ def test_content_of_signed_form_replaces_other_content_of_entry(entry):
     assert form.read(text).says(dataclasses.replace(emptied, issuer="a")) == dataclasses.replace(entry, issuer="a")
 
 
-def test_content_of_form_has_an_empty_approval():
+def test_form_says_what_it_is_and_has_no_approval():
     """The signatures are beside the form."""
-    assert form.read(proved(ALERTS["plain"], "r-1").proof.form).content.approval == Approval("", 0)
+    read = form.read(proved(ALERTS["plain"], "r-1").proof.form)
+    assert (read.what, read.content.approval) == ("alert", Approval("", 0))
+    assert form.read(proved(CANCELS["full"], "r-1").proof.form).what == "cancel"
 
 
 @pytest.mark.parametrize("number", [6, 8])
