@@ -280,6 +280,11 @@ def test_bridged_polygons_keep_every_corner():
     assert (0.5, -0.000005) in zip(found.lng.tolist(), found.lat.tolist(), strict=True)
 
 
+def test_polygons_far_from_each_other_are_not_bridged():
+    """The result would be too wide (rule A18)."""
+    assert coarse_cover._bridged_as_they_are([Piece(square(lng, 0), 0.0) for lng in (0, 130)], 1) is None
+
+
 def test_single_square_of_a_grid_keeps_its_ring_and_a_buffer_of_half_its_side():
     """Its four corners can't be simplified, so no wider buffer is needed."""
     [group] = coarse_cover._groups([Piece(square(0, 0), 10.0)])
