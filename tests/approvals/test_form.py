@@ -80,6 +80,13 @@ def test_content_of_signed_form_replaces_other_content_of_entry(entry):
     assert form.read(text).says(dataclasses.replace(emptied, issuer="a")) == dataclasses.replace(entry, issuer="a")
 
 
+def test_form_says_what_it_is_and_has_no_approval():
+    """The signatures are beside the form."""
+    read = form.read(proved(ALERTS["plain"], "r-1").proof.form)
+    assert (read.what, read.content.approval) == ("alert", Approval("", 0))
+    assert form.read(proved(CANCELS["full"], "r-1").proof.form).what == "cancel"
+
+
 @pytest.mark.parametrize("number", [6, 8])
 def test_signed_form_of_alert_is_valid_for_one_revision_only(number):
     """The signed form can't be used for another revision, another alert or a cancel (rule AP8)."""

@@ -273,6 +273,26 @@ def test_polygons_far_from_each_other_are_on_different_planes():
     assert [each._start.shape for each in groups] == [(2, 8), (2, 8)]
 
 
+def test_bridged_polygons_keep_every_corner():
+    """A corner half a metre beside an edge remains, because no buffer would cover it (Rule 1)."""
+    ring = ring_of((0, 0), (0.5, -0.000005), (1, 0), (1, 1), (0, 1))
+    [found] = coarse_cover._bridged_as_they_are([Piece(ring, 0.0)], 1)
+    assert (0.5, -0.000005) in zip(found.lng.tolist(), found.lat.tolist(), strict=True)
+
+
+def test_polygons_far_from_each_other_are_not_bridged():
+    """The result would be too wide (rule A18)."""
+    assert coarse_cover._bridged_as_they_are([Piece(square(lng, 0), 0.0) for lng in (0, 130)], 1) is None
+
+
+def test_single_square_of_a_grid_keeps_its_ring_and_a_buffer_of_half_its_side():
+    """Its four corners can't be simplified, so no wider buffer is needed."""
+    [group] = coarse_cover._groups([Piece(square(0, 0), 10.0)])
+    [part] = group.parts(1)
+    assert part.ring.shape == (2, 5)
+    assert part.beyond_m == pytest.approx(10.0 + math.radians(1) * EARTH_RADIUS_M / 2, rel=1e-3)
+
+
 @pytest.fixture
 def grids(monkeypatch):
     """Return a list to which the grids of each attempt to unite polygons are added."""

@@ -52,6 +52,11 @@ def prepare(package: str, settings: dict[str, Any]) -> Path:
     links |= {work / "mutants" / name: name for name in ("bench", "client_demo", "docs")}
     for link, target in links.items():
         link.is_symlink() or link.symlink_to(ROOT / target)
+    # mutmut takes a file for complete if it was interrupted while it wrote the file, before the file's `.meta`.
+    for path in (path for name in settings["files"] for path in (work / "mutants" / "src" / "geocast").glob(name)):
+        meta = path.with_name(f"{path.name}.meta")
+        if path.suffix == ".py" and not (meta.exists() and meta.stat().st_mtime >= path.stat().st_mtime):
+            path.unlink()
     files = "\n    ".join(f"src/geocast/{name}" for name in settings["files"])
     marked = settings.get("marked", "not slow")
     tests = "\n    ".join(f"tests/{name}" for name in settings["tests"])

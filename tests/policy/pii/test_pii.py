@@ -5,7 +5,7 @@ import re
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from geocast.policy.pii import KINDS, Finding, PiiDetector
+from geocast.policy.pii import KINDS, Finding, PiiDetector, _disjoint
 from geocast.wire.fields import Headline
 
 # Texts that are found, by kind. If only a part of a text is found, the part is between « and ».
@@ -248,6 +248,26 @@ def test_overlapping_findings_are_joined():
     assert [found.kind for found in PiiDetector().find("see 32.7767,-96.7970 now")] == ["coordinates"]
 
 
+@pytest.mark.parametrize(
+    ("given", "joined"),
+    [
+        ([("phone", 0, 5), ("phone", 5, 9)], [("phone", 0, 5), ("phone", 5, 9)]),  # they only touch
+        ([("phone", 0, 5), ("phone", 4, 9)], [("phone", 0, 9)]),
+        ([("phone", 0, 9), ("phone", 4, 6)], [("phone", 0, 9)]),
+        ([("phone", 0, 5), ("units", 4, 9)], [("phone", 0, 9)]),
+        ([("units", 4, 9), ("phone", 0, 5)], [("phone", 0, 9)]),
+        ([("phone", 0, 5), ("units", 0, 9)], [("units", 0, 9)]),  # of two that begin together, the longer one
+        ([("phone", 0, 5), ("document", 4, 9)], [("document", 0, 9)]),
+        ([("document", 0, 5), ("phone", 4, 9)], [("document", 0, 9)]),
+        ([("document", 0, 5), ("coordinates", 4, 9)], [("document", 0, 9)]),
+        ([], []),
+    ],
+)
+def test_findings_that_overlap_are_joined_under_one_kind(given, joined):
+    """A kind that nobody can confirm to be harmless is kept (rule P24)."""
+    assert _disjoint(Finding(*each) for each in given) == joined
+
+
 @pytest.mark.parametrize("allowed", ["www.city.example", "WWW.CITY.EXAMPLE/alerts"])
 def test_text_on_the_allow_list_is_not_reported(allowed):
     """Case does not matter, but a longer text than the literal is found (rule TX2)."""
@@ -342,7 +362,7 @@ UNITS = {
     ],
     "a number and x": ["2x patrol", "1x ambulance", "3 x ladder trucks"],
     "a spelled number": ["Engine Fifteen", "Medic Forty-Seven", "«Unit eight» worked", "Air One"],
-    "a call sign": ["Three-Adam-39", "1 Lincoln 20", "Adam-12", "«Sam 14» en route", "7A23"],
+    "a call sign": ["Three-Adam-39", "1 Lincoln 20", "Adam-12", "Sam 14 en route", "7A23"],
     "in the air": ["Copter 3", "Air Attack 42", "Life Flight 2", "Chopper 2"],
     "a group": ["a «seven-unit response»", "a «12-person crew»", "a «20-officer detail»"],
     "cars of an agency": [

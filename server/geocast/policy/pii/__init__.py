@@ -112,6 +112,9 @@ def _disjoint(findings: Iterable[Finding]) -> list[Finding]:
     for found in sorted(findings, key=lambda f: (f.start, f.start - f.end)):
         if not kept or found.start >= kept[-1].end:
             kept.append(found)
-        elif kept[-1].kind == found.kind or (found.kind in NEVER and kept[-1].kind not in NEVER):
-            kept[-1] = Finding(found.kind, kept[-1].start, max(kept[-1].end, found.end))
+        else:
+            kind, start, end = kept[-1]
+            if found.kind in NEVER and kind not in NEVER:
+                kind = found.kind
+            kept[-1] = Finding(kind, start, max(end, found.end))
     return kept
