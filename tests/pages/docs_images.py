@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 IMAGES = ROOT / "docs" / "images"
 MAP, DESK = {"width": 1440, "height": 900}, {"width": 1360, "height": 860}
 THEMES = ("light", "dark")
-PATIENCE_S = 300  # an alert at the place of the page is one of up to 40, one after the other
+PATIENCE_S = 90
 
 
 def main() -> None:
