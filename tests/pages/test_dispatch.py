@@ -171,6 +171,28 @@ def test_map_of_the_dispatch_page_starts_at_the_area_of_the_feed(opens, feed):
     shown.until("/\\d\\sm$/.test(document.querySelector('.maplibregl-ctrl-scale')?.textContent)", "a scale in metres")
 
 
+SHOWN_M = """() => {
+    const [map, scale] = ["#map", ".maplibregl-ctrl-scale"].map(each => document.querySelector(each));
+    const [, number, unit] = scale.textContent.match(/([\\d.]+)\\s*(k?m)/);
+    const metres = number * (unit === "km" ? 1000 : 1);
+    return metres / scale.offsetWidth * Math.min(map.clientWidth, map.clientHeight);
+}"""
+
+
+def test_map_shows_the_surroundings_of_a_record_after_each_change_of_its_size(opens, feed):
+    """500 m on each side of the place are in view, until the dispatcher moves or zooms the map."""
+    shown = opens(feed, viewport={"width": 1920, "height": 1080})
+    choose(shown, "Copper Gate")
+    for width, height in ((1920, 1080), (390, 844), (844, 390)):
+        shown.page.set_viewport_size({"width": width, "height": height})
+        wait_until(lambda: shown.page.evaluate(SHOWN_M) >= 1000, lambda: f"{shown.page.evaluate(SHOWN_M)} m")
+    shown.page.get_by_role("button", name="Zoom in").click()
+    wait_until(lambda: shown.page.evaluate(SHOWN_M) < 1000, "the map is zoomed in")
+    shown.page.set_viewport_size({"width": 390, "height": 844})
+    wait_until(lambda: shown.page.evaluate("document.querySelector('canvas').clientWidth") == 390, "the map is smaller")
+    assert shown.page.evaluate(SHOWN_M) < 1000
+
+
 def test_header_of_the_dispatch_page_is_low_on_a_phone(opens, feed):
     """The name of the feed takes one line."""
     shown = opens(feed, viewport={"width": 390, "height": 844})

@@ -62,6 +62,9 @@ def test_example_request_can_be_sent_from_the_api_page(open_page: Callable[..., 
     page.click(".auth-btn-wrapper .authorize")
     page.click(".auth-btn-wrapper .btn-done")
     page.click("#operations-alerts-publish .opblock-summary-control")
+    label = "#operations-alerts-publish .examples-select__section-label"
+    page.locator(label).scroll_into_view_if_needed()
+    assert shown.contrast(label) > 4.5
     page.click("#operations-alerts-publish .try-out__btn")
     body = json.loads(page.input_value("#operations-alerts-publish textarea"))
     page.click("#operations-alerts-publish .execute")

@@ -195,6 +195,27 @@ def test_responder_on_duty_without_a_connection_is_not_told_that_nobody_needs_he
     shown.troubles.clear()  # the console shows the attempts to connect
 
 
+OVERLAPS = """words => {
+    const [status, title] = ["#status", "h1"].map(each => document.querySelector(each));
+    const text = document.createRange();
+    text.selectNodeContents(title);
+    return words.filter(word => {
+        status.textContent = word;
+        const [a, b] = [text.getBoundingClientRect(), status.getBoundingClientRect()];
+        return a.right > b.left && a.left < b.right && a.bottom > b.top && a.top < b.bottom;
+    });
+}"""
+
+
+def test_title_of_the_page_is_not_under_its_status_on_any_phone(node, phone):
+    """The countdown of a lost connection has one digit or two."""
+    shown = phone(medic(node))
+    words = ["Connected", "No connection, back in 9 s", "No connection, back in 10 s"]
+    for width in range(320, 460, 10):
+        shown.page.set_viewport_size({"width": width, "height": 740})
+        assert shown.page.evaluate(OVERLAPS, words) == []
+
+
 def test_responder_who_accepted_can_give_up_the_seat(node, phone, dispatcher):
     """The place disappears from the page at once (rule RV5)."""
     shown = on_duty(phone(medic(node)))

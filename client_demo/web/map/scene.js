@@ -266,7 +266,9 @@ export class Scene {
     }
     this._light(levels);
     this._waves = this._waves.filter((wave) => now - wave.began < wave.length + HOLD_MS + FADE_MS);
-    if (this._waves.length || this._lit.size) {
+    const isLit = this._waves.length > 0 || this._lit.size > 0;
+    this.map.getContainer().dataset.lit = isLit; // for tests that wait for the map
+    if (isLit) {
       requestAnimationFrame(() => this._glow());
     }
   }

@@ -42,6 +42,9 @@ class CallMap extends BaseMap {
     super({ container, styleUrl, sources: SOURCES, maxZoom: 18, center: [place?.lng ?? 0, place?.lat ?? 25], zoom: place ? 14 : 1.5 });
     this._dragged = dragged;
     this._marks = new Map();
+    this._inView = null; // what stays in view when the map's size changes, until somebody moves the map
+    this.map.on("movestart", ({ originalEvent }) => originalEvent && (this._inView = null));
+    this.map.on("resize", () => this._fit());
   }
 
   _layers(hasStreets) {
@@ -92,8 +95,14 @@ class CallMap extends BaseMap {
     const points = shapes.flatMap(({ lat, lng, radius_m: radiusM = AROUND_M }) => outskirts({ type: "circle", lat, lng, radius_m: radiusM }));
     if (points.length) {
       const [lngs, lats] = [points.map(([lng]) => lng), points.map(([, lat]) => lat)];
-      const box = [Math.min(...lngs), Math.min(...lats), Math.max(...lngs), Math.max(...lats)];
-      this.map.fitBounds(box, { padding: PADDING_PX, maxZoom: CLOSEST_ZOOM, animate: false });
+      this._inView = [Math.min(...lngs), Math.min(...lats), Math.max(...lngs), Math.max(...lats)];
+      this._fit();
+    }
+  }
+
+  _fit() {
+    if (this._inView) {
+      this.map.fitBounds(this._inView, { padding: PADDING_PX, maxZoom: CLOSEST_ZOOM, animate: false });
     }
   }
 }

@@ -21,7 +21,9 @@ from client_demo.demo.live_map import LiveMap, View, live_map
 
 HOME = (32.7767, -96.797)
 AED = (32.7775, -96.7960)
-POLICY = ROOT / "client_demo" / "demo" / "policy.toml"
+# The policy of the demo, with one radius: a wider one would change the dispatcher's map after a while.
+DEMO = (ROOT / "client_demo" / "demo" / "policy.toml").read_text("utf-8")
+POLICY = DEMO.replace("[calls.cardiac_arrest]", "[calls.cardiac_arrest]\nrings_m = [500]")
 
 
 @pytest.fixture
@@ -46,7 +48,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     (home / "aeds.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": [hall]}))
     origins = ",".join(f"http://127.0.0.1:{port}" for port in ports)
     options = ("--origins", origins, "--aeds", "aeds.geojson")
-    with calling_node(home, Keys(["cpr", "medic"]), *options, policy=POLICY.read_text()) as started:
+    with calling_node(home, Keys(["cpr", "medic"]), *options, policy=POLICY) as started:
         started.map_port, started.pager_port, started.example_port = ports  # type: ignore[attr-defined]
         yield started
 

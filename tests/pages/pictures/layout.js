@@ -30,13 +30,16 @@
     if (beyond > 1) wrong.push(`${nameOf(element)} scrolls ${beyond} px sideways`);
   }
 
-  // Text ends inside the boxes that clip it, unless these scroll or show an ellipsis.
+  // Text ends inside its own box, and inside the boxes that clip it, unless these scroll or show an ellipsis.
   for (const element of all) {
     for (const node of element.childNodes) {
       if (node.nodeType !== Node.TEXT_NODE || !node.data.trim()) continue;
       const range = document.createRange();
       range.selectNodeContents(node);
       const text = range.getBoundingClientRect();
+      const own = boxOf(element);
+      const { display, overflowX: ownX } = styleOf(element);
+      if (display !== "inline" && ownX === "visible" && (text.right > own.right + 1 || text.left < own.left - 1)) wrong.push(`${nameOf(element)} runs out of its box`);
       let [isDoneX, isDoneY] = [false, false];
       for (const up of [element, ...parents(element)]) {
         const { overflowX, overflowY, textOverflow, position } = styleOf(up);

@@ -22,10 +22,13 @@ SIZES = ((390, 844), (768, 1024), (1280, 800), (1920, 1080))  # pixels
 THEMES = ("light", "dark")
 SCREENS = {390: 2, 768: 2, 1280: 1, 1920: 1}  # how much of a page is in the picture, in heights of the screen
 GAP, GROUND = 4, (128, 128, 128)
-LAYOUT, STILL = ((FOLDER / name).read_text("utf-8") for name in ("layout.js", "still.js"))
+LAYOUT, STILL, STEADY = ((FOLDER / name).read_text("utf-8") for name in ("layout.js", "still.js", "steady.js"))
 DRAWN = "new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)))"
 PAINTED = """document.querySelectorAll("canvas").forEach((canvas) =>
     canvas.getContext("webgl2")?.readPixels(0, 0, 1, 1, 6408, 5121, new Uint8Array(4)))"""
+AT_REST = """!document.querySelector("[data-idle=false], [data-lit=true]") &&
+    [...document.querySelectorAll("canvas.maplibregl-canvas")].every((canvas) =>
+        canvas.clientWidth === canvas.closest(".maplibregl-map").clientWidth)"""
 ATTEMPTS = 12  # pictures of a page that still changes, until it stands still
 STILL_TO = 2  # of 255: the greatest difference of two pictures of a page that stands still
 LEAST_CONTRAST = 3.0  # of a control and its surroundings (WCAG 1.4.11)
@@ -131,11 +134,12 @@ def shoot(shown: Shown, cell: Cell, old: Image.Image | None) -> tuple[Image.Imag
 def screenshot(shown: Shown, width: int, height: int) -> Image.Image:
     """Return a picture of the page, cut or filled up to a fixed height."""
     shown.page.evaluate(DRAWN)
-    shown.until("!document.querySelector('[data-idle=false]')", "the map is drawn")
+    shown.until(AT_REST, "the map is drawn")
     shown.page.evaluate(PAINTED)  # waits until the GPU's process has done what the map has told it to do
     shown.page.evaluate(f"({STILL})()")
     options: dict[str, Any] = {"full_page": True} if SCREENS[width] > 1 else {}
     shot = shown.page.screenshot(animations="disabled", **options)
+    shown.page.evaluate("pictured()")
     full = Image.new("RGB", (width, SCREENS[width] * height), GROUND)
     with Image.open(io.BytesIO(shot)) as taken:
         full.paste(taken.convert("RGB"))

@@ -18,7 +18,7 @@ from end_to_end.kit.responder import A_DAY_S, Responder, here
 from end_to_end.kit.times import stamp, wait_until
 from pages.conftest import ROOT, Served, Shown, files_served
 from pages.pictures.conftest import HOME
-from pages.pictures.screens import ACCEPTED, Screens
+from pages.pictures.screens import ACCEPTED, STEADY, Screens
 
 from client_demo.demo.live_map import LiveMap
 from client_demo.python.geo import offset
@@ -30,7 +30,7 @@ Serve = Callable[..., Served]
 
 LONG = "Donaudampfschifffahrtselektrizitätenhauptbetriebswerkbauunterbeamtengesellschaft" + "w" * 50
 ARABIC = "حريق كبير في المبنى، ابتعدوا عن المكان وأغلقوا النوافذ"
-SETTINGS = {"timezone_id": "UTC", "locale": "en-GB"}
+SETTINGS = {"timezone_id": "UTC", "locale": "en-GB", "script": STEADY}
 PATIENT = {
     "lat": round(HOME[0] + 0.002, 4),
     "lng": round(HOME[1] + 0.001, 4),
@@ -63,6 +63,13 @@ def open_map(city: LiveMap, show: Show) -> Shown:
     shown.has("#status", "Live")
     shown.until("document.querySelector('#map[data-outlines]')", "the outlines")
     return shown
+
+
+def crowded(city: LiveMap) -> list[str]:
+    """Put simulated phones into cells around the place of the page, and return these cells."""
+    cells = sorted(h3.grid_disk(h3.latlng_to_cell(*HOME, 9), 12))
+    city.call(city.people, {cell: 1 + number % 7 for number, cell in enumerate(cells)})
+    return cells
 
 
 def test_live_map_without_alerts_looks_as_accepted(city: LiveMap, show: Show, screens: Screens) -> None:
@@ -129,8 +136,7 @@ def test_live_map_with_alerts_looks_as_accepted(node: Node, city: LiveMap, show:
     shown = open_map(city, show)
     shown.has("#elsewhere-count", "(3)")
     wait_until(lambda: shown.page.locator("#affecting li").count() == 2, "the alerts here")
-    cells = sorted(h3.grid_disk(h3.latlng_to_cell(*HOME, 9), 12))
-    city.call(city.people, {cell: 1 + number % 7 for number, cell in enumerate(cells)})
+    cells = crowded(city)
     told = {
         "id": "near-a",
         "revision": 1,
@@ -382,6 +388,8 @@ def test_pages_without_their_node_look_as_accepted(
 ) -> None:
     """The map, the responder and the desk lose the node, dispatch its service. This test is the last one."""
     on_map = open_map(city, show)
+    crowded(city)
+    on_map.page.locator("#simulated").wait_for()
     responder = show(f"{pager}/#token={medic(node, 'r-offline')}", **SETTINGS)
     responder.page.click("#duty")
     token = node.keys.token(sub="cad-3", scope=DISPATCH_SCOPE)
