@@ -290,6 +290,31 @@ def test_hello_waits_if_others_have_used_up_the_time_of_an_iteration(monkeypatch
     assert [line.received() for line in lines] == [[], [], [], ["welcome"], ["welcome"]]
 
 
+def test_client_that_sends_more_than_its_waiting_hello_is_not_read():
+    """A waiting `hello` alone does not pause the connection, but what follows has to wait in the kernel (Rule 6)."""
+    stream = a_stream()
+    stream.runs = False
+    stream.hellos.note_work(HELLOS_S)
+    polite, hasty = opened(stream), opened(stream)
+    polite.tell(HELLO)
+    hasty.tell(HELLO)
+    assert list(stream.hellos.waiting) == [polite.connection, hasty.connection]
+    assert polite.transport.reading
+    assert hasty.transport.reading
+    hasty.say(PING_FRAME)
+    assert not hasty.transport.reading
+    hasty.say(PING_FRAME)
+    polite.say(PING_FRAME[:3])
+    assert list(stream.hellos.waiting) == [polite.connection, hasty.connection]
+    assert not polite.transport.reading
+    assert polite.received() == hasty.received() == []
+    take_turns(stream)
+    hasty.say(b"")
+    polite.say(PING_FRAME[3:])
+    assert polite.received() == ["welcome", "pong"]
+    assert hasty.received() == ["welcome", "pong", "pong"]
+
+
 def test_client_at_its_rate_is_handled_while_others_wait():
     """Clients in haste delay only each other (Rule 6)."""
     hasty = joined()

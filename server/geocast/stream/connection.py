@@ -37,6 +37,7 @@ Rule 6  Frames that may take long wait for their turn, so that alerts are not la
 """
 
 import asyncio
+import functools
 import ipaddress
 import logging
 import socket
@@ -470,7 +471,10 @@ class Connection(asyncio.Protocol):
             if end is None:
                 break
             if not has_turn and (turns := self._queue()) is not None:
-                self._transport.pause_reading()
+                # A `hello` is usually the last frame before `welcome`, and then there is nothing to read: pausing would
+                # only take the kernel's time.
+                if turns is not self._stream.hellos or end < len(data):
+                    self._transport.pause_reading()
                 turns.wait(self)
                 break
             has_turn = False
@@ -622,7 +626,7 @@ class Connection(asyncio.Protocol):
         if self in self._stream.lingering or self._transport.is_closing():
             return
         self._stream.closes[close.code] += 1
-        self._finish(Frame(Opcode.CLOSE, CloseFrame(close.code, close.reason).serialize()).serialize(mask=False))
+        self._finish(close_frame(close))
 
     def abort(self) -> None:
         """Remove the session from the hub, and drop the connection without a close frame."""
@@ -674,6 +678,12 @@ class Connection(asyncio.Protocol):
         if self._session is not None and self._session.row >= 0:
             row, self._session.row = self._session.row, -1
             self._stream.hub.leave(row)
+
+
+@functools.cache  # a node has twenty reasons, but may close 20,000 sessions
+def close_frame(close: Close) -> bytes:
+    """Return the close frame with this code and reason."""
+    return Frame(Opcode.CLOSE, CloseFrame(close.code, close.reason).serialize()).serialize(mask=False)
 
 
 _DATA = (Opcode.TEXT, Opcode.BINARY)
