@@ -20,6 +20,7 @@ from geocast.stream.connection import (
     BURST,
     FRAGMENT_COST,
     HASTE_S,
+    HEADERS_S,
     HELLO_S,
     HELLOS_S,
     LINGER_S,
@@ -288,6 +289,45 @@ def test_hello_waits_if_others_have_used_up_the_time_of_an_iteration(monkeypatch
     stream.sweep()
     take_turns(stream)
     assert [line.received() for line in lines] == [[], [], [], ["welcome"], ["welcome"]]
+
+
+def test_client_that_is_silent_is_dropped_in_time_although_an_older_one_has_a_later_deadline():
+    """The deadline of `hello` counts from the 101, and connections are not ended in the order of their accepts."""
+    older = Line()
+    silent = Line(older.stream)
+    older.pass_time(HEADERS_S / 2)
+    older.ask()
+    assert older.answer()[0] == 101
+    older.pass_time(HEADERS_S / 2)
+    assert silent.transport.aborted
+    assert not older.transport.closed
+    older.tell(HELLO)
+    assert older.received() == ["welcome"]
+
+
+def test_client_that_sends_more_than_its_waiting_hello_is_not_read():
+    """A waiting `hello` alone does not pause the connection, but what follows has to wait in the kernel (Rule 6)."""
+    stream = a_stream()
+    stream.runs = False
+    stream.hellos.note_work(HELLOS_S)
+    polite, hasty = opened(stream), opened(stream)
+    polite.tell(HELLO)
+    hasty.tell(HELLO)
+    assert list(stream.hellos.waiting) == [polite.connection, hasty.connection]
+    assert polite.transport.reading
+    assert hasty.transport.reading
+    hasty.say(PING_FRAME)
+    assert not hasty.transport.reading
+    hasty.say(PING_FRAME)
+    polite.say(PING_FRAME[:3])
+    assert list(stream.hellos.waiting) == [polite.connection, hasty.connection]
+    assert not polite.transport.reading
+    assert polite.received() == hasty.received() == []
+    take_turns(stream)
+    hasty.say(b"")
+    polite.say(PING_FRAME[3:])
+    assert polite.received() == ["welcome", "pong"]
+    assert hasty.received() == ["welcome", "pong", "pong"]
 
 
 def test_client_at_its_rate_is_handled_while_others_wait():

@@ -10,7 +10,7 @@ from support.fakes import NOON_MS, a_cancel, a_revision, a_warning, messages
 from support.reviewers import AUDIENCE, jwks, proved
 from support.schemas import check_server_message
 from websockets.client import ClientProtocol
-from websockets.frames import Opcode
+from websockets.frames import Frame, Opcode
 from websockets.protocol import OPEN
 from websockets.uri import parse_uri
 
@@ -170,6 +170,15 @@ def test_texts_of_an_alert_are_sent_unchanged(text):
 def test_client_reads_frames_of_any_length(length):
     """The length takes 7, 16 or 64 bits (RFC 6455, 5.2)."""
     assert [m["alert"]["headline"] for m in told(a_revision(headline="x" * length))] == ["x" * length] * 2
+
+
+@pytest.mark.parametrize("size", [8, 125, 126, 127, 65_535, 65_536])
+def test_frame_has_the_bytes_that_websockets_writes(size):
+    """The length takes 7, 16 or 64 bits (RFC 6455, 5.2)."""
+    message = {"a": "x" * (size - len('{"a":""}'))}
+    payload = json.dumps(message, separators=(",", ":")).encode()
+    assert len(payload) == size
+    assert JSON.frame(message) == Frame(Opcode.TEXT, payload).serialize(mask=False)
 
 
 def test_frames_are_the_same_for_every_connection():

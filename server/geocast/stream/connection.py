@@ -37,13 +37,15 @@ Rule 6  Frames that may take long wait for their turn, so that alerts are not la
 """
 
 import asyncio
+import functools
 import ipaddress
 import logging
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from http import HTTPStatus
+from itertools import takewhile
 from typing import cast
 from urllib.parse import urlsplit
 
@@ -75,7 +77,7 @@ PATH = "/v1/stream"
 MAX_HELLO_BYTES = 64 * 1024
 MAX_MESSAGE_BYTES = 16 * 1024
 HEADERS_S = 10.0  # from the accept until the head of the request is complete
-HELLO_S = 10.0  # from the 101 until the whole `hello` has arrived
+HELLO_S = HEADERS_S  # from the 101 until the whole `hello` has arrived; as long, so that deadlines come in order
 LINGER_S = 5.0  # how long a peer may take to close after our close frame (Rule 4)
 HASTE_S = 2.0  # how far a client may be ahead of its rate before its frames wait: 20 messages (Rule 6)
 REST_TIMES = 3  # the loop does other work for so many times as long as it has taken for a client in haste (Rule 6)
@@ -147,8 +149,8 @@ class Stream:
         self.refusals: Counter[int] = Counter()  # HTTP status -> number of handshakes refused with it
         self.arrivals = 0  # number of connections since the start
         self.all: set[Connection] = set()
-        # These dicts are in the order of insertion, so the oldest connection is the first. Times are on the monotonic
-        # clock.
+        # These dicts are in the order of the deadlines, because a new deadline is never earlier than one before. Times
+        # are on the monotonic clock.
         self.unsaid: dict[Connection, float] = {}  # connection before its `hello` -> the deadline of its next step
         self.lingering: dict[Connection, float] = {}  # connection that the node has ended -> when it is dropped
         self.slow: set[Connection] = set()  # connections with unsent bytes (Rule 3)
@@ -179,10 +181,10 @@ class Stream:
     def sweep(self) -> None:
         """End the connections whose deadlines have passed, and do the hub's periodic work (Rule 1)."""
         now = self.clock.now()
-        for connection in [c for c, deadline in self.unsaid.items() if deadline <= now.monotonic]:
+        for connection in _overdue(self.unsaid, now.monotonic):
             if connection not in self.hellos.waiting:  # its `hello` has arrived
                 connection.out_of_time()
-        for connection in [c for c, deadline in self.lingering.items() if deadline <= now.monotonic]:
+        for connection in _overdue(self.lingering, now.monotonic):
             connection.abort()
         self.hub.sweep(now)
 
@@ -212,9 +214,9 @@ class Stream:
         """Register a new connection, and return whether it is accepted.
 
         Return False if there are too many connections even to refuse this one with a response. If too many connections
-        have not received `hello` yet, the oldest of them is ended. So if somebody opens many connections and sends
-        nothing, these connections only push out each other. Honest clients send `hello` within a second and are not
-        affected.
+        have not received `hello` yet, the one with the earliest deadline is ended. So if somebody opens many
+        connections and sends nothing, these connections only push out each other. Honest clients send `hello` within a
+        second and are not affected.
         """
         self.arrivals += 1
         self.all.add(connection)
@@ -272,6 +274,14 @@ class Stream:
         if origin is None or origin in self._origins:
             return True
         return self._loopback_origins and _is_loopback(origin)
+
+
+def _overdue(deadlines: Mapping["Connection", float], now_s: float) -> list["Connection"]:
+    """Return the connections whose deadlines have passed. The mapping is in the order of its deadlines.
+
+    In a storm ten thousand connections may wait, and this is called twenty times a second.
+    """
+    return [connection for connection, _ in takewhile(lambda item: item[1] <= now_s, deadlines.items())]
 
 
 def _is_loopback(origin: str) -> bool:
@@ -431,6 +441,7 @@ class Connection(asyncio.Protocol):
     def _open(self, wire: Wire, response: bytes) -> None:
         """Answer the handshake with 101 and create the session. The client must send `hello` within HELLO_S."""
         self._session = Session(self, wire, self._stream.hub, self._stream.tokens)
+        self._stream.unsaid.pop(self, None)  # its new deadline is the last one
         self._stream.unsaid[self] = self._stream.clock.now().monotonic + HELLO_S
         self.write(response)
 
@@ -470,7 +481,10 @@ class Connection(asyncio.Protocol):
             if end is None:
                 break
             if not has_turn and (turns := self._queue()) is not None:
-                self._transport.pause_reading()
+                # A `hello` is usually the last frame before `welcome`, and then there is nothing to read: pausing would
+                # only take the kernel's time.
+                if turns is not self._stream.hellos or end < len(data):
+                    self._transport.pause_reading()
                 turns.wait(self)
                 break
             has_turn = False
@@ -622,7 +636,7 @@ class Connection(asyncio.Protocol):
         if self in self._stream.lingering or self._transport.is_closing():
             return
         self._stream.closes[close.code] += 1
-        self._finish(Frame(Opcode.CLOSE, CloseFrame(close.code, close.reason).serialize()).serialize(mask=False))
+        self._finish(close_frame(close))
 
     def abort(self) -> None:
         """Remove the session from the hub, and drop the connection without a close frame."""
@@ -646,7 +660,7 @@ class Connection(asyncio.Protocol):
             self.close(close_codes.NO_HELLO)
 
     def give_way(self) -> None:
-        """End this connection, the oldest that has not received `hello`, to make room for a new connection."""
+        """End this connection, which has not received `hello` yet, to make room for a new connection."""
         if self._session is None:
             self.abort()
         else:
@@ -674,6 +688,12 @@ class Connection(asyncio.Protocol):
         if self._session is not None and self._session.row >= 0:
             row, self._session.row = self._session.row, -1
             self._stream.hub.leave(row)
+
+
+@functools.cache  # a node has twenty reasons, but may close 20,000 sessions
+def close_frame(close: Close) -> bytes:
+    """Return the close frame with this code and reason."""
+    return Frame(Opcode.CLOSE, CloseFrame(close.code, close.reason).serialize()).serialize(mask=False)
 
 
 _DATA = (Opcode.TEXT, Opcode.BINARY)

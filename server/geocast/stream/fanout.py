@@ -209,7 +209,7 @@ class FanOut:
             self._clear_rows()
         row = self._free.pop()
         self.top = max(self.top, row + 1)
-        self._slots[row] = tuple(self._index.add(row, *place) for place in places)
+        self._slots[row] = tuple([self._index.add(row, *place) for place in places])
         self._filter[row] = self._filters.take(wanted)
         self._owed[row] = 0
         self.paused[row] = self._skipped[row] = False
@@ -279,10 +279,11 @@ class FanOut:
         2 is current. B sends it revision 2 even if the phone has left the area meanwhile. If B has not read the alert
         from the log yet, B remembers the client's statement, and `launch` applies it later.
         """
+        epoch = int(self._epoch[row])
         for alert_id, held in holding.items():
             alert = self.live.find(alert_id, now)
             if alert is None:
-                self.live.remember_holding(alert_id, row, int(self._epoch[row]), held, now)
+                self.live.remember_holding(alert_id, row, epoch, held, now)
             elif self.may_see(row, alert):
                 alert.trust_holding(row, held)
                 self._miss(row, alert)
@@ -320,16 +321,19 @@ class FanOut:
         self._owed[row] = 0
         self._skipped[row] = False
         candidates = self._missed.pop(row, set())
-        candidates.update(flight.alert for flight in (*self._flying, *self._waiting))
-        lacking = {alert for alert in candidates if alert.lacks(row)}
-        for alert in lacking:
+        candidates.update([flight.alert for flight in (*self._flying, *self._waiting)])
+        found = {alert for alert in candidates if alert.lacks(row)}
+        for alert in found:
             if not self.may_see(row, alert):
                 self._miss(row, alert)
-        near = {alert for slot in self._slots[row] for alert in self.live.containing(*self._index.place(slot))}
+        for slot in self._slots[row]:
+            found.update(self.live.containing(*self._index.place(slot)))
+        if not found:
+            return []
         wanted = self.filter_of(row)
         owed = [
             alert
-            for alert in lacking | near
+            for alert in found
             if not alert.ended(now) and self.may_see(row, alert) and _is_owed(alert, row, wanted)
         ]
         return sorted(owed, key=lambda alert: (alert.cancel is None, -alert.rank, alert.order))

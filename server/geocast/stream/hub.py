@@ -265,15 +265,16 @@ class Hub:
 
         Before that, set `reply['live']` to the number of these alerts and calls.
         """
-        calls = self._calls.frames(row, int(self._wire[row]), now)
+        wire = int(self._wire[row])
+        calls = self._calls.frames(row, wire, now)
         owed = self._fanout.take_owed_by(row, now)
         reply["live"] = len(calls) + len(owed)
-        self._send_owed(row, b"".join([WIRES[self._wire[row]].frame(reply), *calls]), owed, now)
+        self._send_owed(row, b"".join([WIRES[wire].frame(reply), *calls]), owed, now)
 
-    def _send_owed(self, row: int, head: bytes, owed: Sequence[LiveAlert], now: Now) -> None:
-        wire = self._wire[row]
-        wanted = self._fanout.filter_of(row).languages
-        data = b"".join([head, *(_frames(alert, choice(wanted, alert.languages))[wire] for alert in owed)])
+    def _send_owed(self, row: int, data: bytes, owed: Sequence[LiveAlert], now: Now) -> None:
+        if owed:
+            wire, wanted = int(self._wire[row]), self._fanout.filter_of(row).languages
+            data += b"".join([_frames(alert, choice(wanted, alert.languages))[wire] for alert in owed])
         if data:
             self._last_write[row] = now.monotonic
             self._writes[row](data)

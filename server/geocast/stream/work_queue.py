@@ -8,7 +8,7 @@ Rule 1  In each iteration of the loop, the connections of a queue work for `work
         the frame that exceeds it. The others wait, in the order in which they asked.
 Rule 2  After that, the loop does other work for `rest_times` as long. So the queue gets a share of the loop's time:
         with 3, a quarter. With 0, the queue goes on in the next iteration.
-Rule 3  A connection that waits is not read.
+Rule 3  A connection that waits is not read. (One with a `hello` is read until more bytes come; stream/connection.py.)
 """
 
 import time

@@ -20,6 +20,8 @@ from ..model.times import format_time
 from .output import AlertOut, area_out
 from .strict_json import load_json, load_msgpack
 
+FIN = 0x80  # the bit of a frame's first byte that marks the last frame of a message
+
 
 @dataclass(frozen=True, slots=True)
 class Wire:
@@ -38,11 +40,28 @@ class Wire:
 
     def frame(self, message: Mapping[str, Any]) -> bytes:
         """Return the message as one unmasked frame."""
-        return Frame(self.opcode, self.dumps(message)).serialize(mask=False)
+        data = self.dumps(message)
+        return _head(self.opcode, len(data)) + data
+
+
+def _head(opcode: int, size: int) -> bytes:
+    """Return the header of an unmasked frame with `size` bytes of payload (RFC 6455, 5.2).
+
+    `Frame.serialize` does the same, but takes 3 µs, which is as long as it takes to encode `welcome`.
+    """
+    if size < 126:
+        return bytes((FIN | opcode, size))
+    if size < 1 << 16:
+        return bytes((FIN | opcode, 126)) + size.to_bytes(2)
+    return bytes((FIN | opcode, 127)) + size.to_bytes(8)
+
+
+# `json.dumps` would make a new encoder for each message.
+_JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
 def _json(message: Mapping[str, Any]) -> bytes:
-    return json.dumps(message, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+    return _JSON.encode(message).encode()
 
 
 def _msgpack(message: Mapping[str, Any]) -> bytes:
