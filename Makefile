@@ -25,6 +25,8 @@ SAMPLE ?=
 UNIT_TESTS := $(addprefix tests/,alertlog api approvals auth calls cli egress feed geometry ingest ledger matching model policy push relay run stream wire)
 SITE ?= build/site
 export DEMO_SECONDS DEMO_FEED DEMO_FEED_FORMAT IMAGE TARGET BASE BUILDER BUILD_OPTIONS
+# Python keeps what it has compiled; otherwise each test process would compile all tests again, in twice the CPU time.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help install demo image home-assistant test test-home-assistant quick soak soak-faults soak-abuse checked mutants check format bench bench-peers pictures look images asyncapi grafana docs dist sbom tag lock clean
 help:            ## print this list

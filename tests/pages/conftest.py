@@ -15,7 +15,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import threading
@@ -25,6 +24,7 @@ from typing import Any
 
 import pytest
 from end_to_end.kit.node import clean_environment
+from end_to_end.kit.process import ServerProcess
 from end_to_end.kit.times import wait_until
 from end_to_end.kit.wire import PATIENCE
 from PIL import Image
@@ -50,7 +50,8 @@ NOISE = (
     "Firefox can’t establish a connection",
     "was interrupted while the page was loading",
 )
-WITHOUT_GPU = ["--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
+# SwiftShader draws only the maps. If it drew whole pages, too, it would take three times as much CPU time.
+WITHOUT_GPU = ["--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--disable-gpu-compositing"]
 
 
 def program(browser: str = BROWSER) -> str | None:
@@ -284,46 +285,52 @@ def files_served(folder: Path, port: int = 0) -> Iterator[str]:
         thread.join()
 
 
-class Served:
-    """A command of client_demo that serves a page until it is stopped."""
+class Served(ServerProcess):
+    """A command of client_demo that serves a page until it is stopped; its output is in `folder`."""
 
-    def __init__(self, *arguments: str, **environment: str) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-u", "-m", "client_demo", *arguments],
-            cwd=ROOT,
-            env=clean_environment(**environment),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+    def __init__(self, folder: Path, *arguments: str, **environment: str) -> None:
+        super().__init__(folder / "served.txt")
+        self.arguments, self.environment = arguments, environment
+        self._read = 0
+        self.start()
+
+    def start(self) -> None:
+        """Start the command."""
+        environment = clean_environment(PYTHONUNBUFFERED="1", **self.environment)
+        self.spawn(sys.executable, "-m", "client_demo", *self.arguments, environment=environment, folder=ROOT)
 
     def url(self, word: str) -> str:
-        """Return the address that the command prints after a word."""
-        assert self.process.stdout
-        printed = []
-        for line in self.process.stdout:
-            printed.append(line)
-            if found := re.search(rf"{word}: +(http://\S+)", line):
-                return found[1]
-        raise AssertionError(f"it ended: {''.join(printed)}")
+        """Return the next address that the command prints after a word; what precedes it counts as read."""
+        line = re.compile(rf"{word}: +(http://\S+).*\n")
 
-    def stop(self) -> tuple[str, int]:
-        """Press Ctrl-C, and return the remaining output and the exit status."""
+        def printed() -> re.Match[str] | None:
+            assert self.process
+            has_ended = self.process.poll() is not None
+            found = line.search(self.output(), self._read)
+            assert found or not has_ended, f"it ended: {self.output()}"
+            return found
+
+        found: re.Match[str] = wait_until(printed, lambda: f"{word} and an address in: {self.output()}")
+        self._read = found.end()
+        return found[1]
+
+    def stop(self) -> int:
+        """Press Ctrl-C, and return the exit status."""
+        assert self.process
         self.process.send_signal(signal.SIGINT)
-        printed, _ = self.process.communicate(timeout=60)
-        return printed, self.process.returncode
+        return self.process.wait(PATIENCE)
 
 
 @pytest.fixture(scope="module")
-def serve() -> Iterator[Callable[..., Served]]:
+def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Served]]:
     """Return `serve("map", …)`, which starts a command that ends with the module's tests."""
     started: list[Served] = []
 
     def serving(*arguments: str, **environment: str) -> Served:
-        started.append(Served(*arguments, **environment))
+        started.append(Served(tmp_path_factory.mktemp("served"), *arguments, **environment))
         return started[-1]
 
     yield serving
     for each in started:
-        if each.process.poll() is None:
+        if each.process and each.process.poll() is None:
             each.stop()

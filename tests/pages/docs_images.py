@@ -5,6 +5,8 @@ The pages are those of a demo with its node, city and desk; nothing is staged fo
 
 import contextlib
 import io
+import tempfile
+from pathlib import Path
 
 from pages.conftest import ROOT, Served, Shown, launch, program
 from PIL import Image
@@ -20,15 +22,14 @@ def main() -> None:
     """Run a demo and take the pictures."""
     if program() is None:
         raise SystemExit("no chromium: `make test` installs it where it may")
-    demo = Served("demo", "--seconds", "60", "--port", "0", "--stay")
-    try:
-        with sync_playwright() as playwright, contextlib.ExitStack() as stack:
-            browser = launch(playwright, stack)
-            take_map(browser, demo.url("map"))
-            take_desk(browser, demo.url("as desk-1"))
-            browser.close()
-    finally:
-        demo.stop()
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        demo = Served(folder, "demo", "--seconds", "60", "--port", "0", "--stay")
+        stack.callback(demo.stop)
+        browser = launch(stack.enter_context(sync_playwright()), stack)
+        take_map(browser, demo.url("map"))
+        take_desk(browser, demo.url("as desk-1"))
+        browser.close()
 
 
 def take_map(browser: Browser, url: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from end_to_end.kit.alerts import Json, new_id
 from end_to_end.kit.earth import Point
 from end_to_end.kit.keys import Keys, bearer
 from end_to_end.kit.node import BIN, Node, clean_environment, repeated
+from end_to_end.kit.process import run
 from end_to_end.kit.times import stamp
 from end_to_end.kit.wire import PATIENCE
 
@@ -55,8 +55,8 @@ def calling_node(home: Path, keys: Keys, *options: str, log: str | None = None, 
 
 def make_call_key(home: Path, *options: str) -> Json:
     """Run `geocast keygen --call`, and return the key set that it wrote."""
-    made = [BIN / "geocast", "keygen", "--call", *options]
-    subprocess.run(made, cwd=home, env=clean_environment(), capture_output=True, check=True)
+    made = (BIN / "geocast", "keygen", "--call", *options)
+    run(*made, environment=clean_environment(), folder=home).check_returncode()
     return json.loads((home / "call-keys.jwks").read_text())
 
 

@@ -9,9 +9,9 @@ from typing import Self
 
 from end_to_end.kit.feed_server import FeedServer
 from end_to_end.kit.node import BIN, SURPRISE, Node, clean_environment
+from end_to_end.kit.process import run
 from end_to_end.kit.side_process import SideProcess
 from end_to_end.kit.times import wait_until
-from end_to_end.kit.wire import PATIENCE
 
 OF_THIS_NETWORK = "allow_http = true\nallow_private = true\n"
 
@@ -44,14 +44,7 @@ class Fetch(SideProcess):
 
     def run(self, *options: str, **settings: str) -> subprocess.CompletedProcess[str]:
         """Run the command to its end, which must not be a traceback."""
-        done = subprocess.run(
-            self.command(*options),
-            env=clean_environment(**settings),
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-            check=False,
-        )
+        done = run(*self.command(*options), environment=clean_environment(**settings))
         assert not SURPRISE.search(done.stderr), done.stderr
         return done
 

@@ -10,6 +10,7 @@ Some tests start the command itself, so its own start is tested too.
 
 import ctypes
 import functools
+import gc
 import json
 import os
 import select
@@ -17,6 +18,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -73,22 +75,24 @@ class ForkServer:
     def __init__(self) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._lock = threading.Lock()
         with theirs:
             self.process = subprocess.Popen(
                 [sys.executable, __file__, str(theirs.fileno())], pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL
             )
 
     def start(
-        self, arguments: Sequence[str], environment: Mapping[str, str], folder: Path | None, output: int
+        self, arguments: Sequence[str], environment: Mapping[str, str], folder: Path | None, output: int, errors: int
     ) -> ForkedProcess:
         """Start `geocast` or `python -m client_demo` with its arguments.
 
-        `output` is the descriptor of the file that receives stdout and stderr.
+        `output` and `errors` are the descriptors of the files that receive stdout and stderr.
         """
         request = json.dumps([[*arguments], {**environment}, str(folder or Path.cwd())]).encode()
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * len(request))
-        socket.send_fds(self._socket, [request], [output])
-        return ForkedProcess(int(self._socket.recv(32)))
+        with self._lock:  # tests start nodes side by side
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * len(request))
+            socket.send_fds(self._socket, [request], [output, errors])
+            return ForkedProcess(int(self._socket.recv(32)))
 
 
 @functools.cache
@@ -114,7 +118,7 @@ def _serve(requests: socket.socket) -> list[str]:
     Return in the new process, with its arguments. In the fork server, this function does not return.
     """
     while True:
-        request, descriptors, _, _ = socket.recv_fds(requests, 1 << 20, 1)
+        request, descriptors, _, _ = socket.recv_fds(requests, 1 << 20, 2)
         if not request:
             os._exit(0)
         reader, writer = os.pipe()
@@ -133,9 +137,9 @@ def _serve(requests: socket.socket) -> list[str]:
             os.close(descriptor)
     requests.close()
     arguments, environment, folder = json.loads(request)
-    os.dup2(descriptors[0], 1)
-    os.dup2(descriptors[0], 2)
-    os.close(descriptors[0])
+    for descriptor, stream in zip(descriptors, (1, 2), strict=True):
+        os.dup2(descriptor, stream)
+        os.close(descriptor)
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
@@ -146,6 +150,7 @@ def _serve(requests: socket.socket) -> list[str]:
 
 
 def _import_everything() -> None:
+    import client_demo.terminal.cli  # noqa: F401
     import geocast.cli
     import geocast.run.fetch
     import geocast.run.ledger
@@ -175,4 +180,6 @@ def _run(command: list[str]) -> None:
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).parents[3])
     _import_everything()
+    gc.collect()
+    gc.freeze()  # otherwise a forked process that exits would visit, and so copy, all that was imported: 0.25 s
     _run(_serve(socket.socket(fileno=int(sys.argv[1]))))

@@ -5,9 +5,11 @@ import os
 import random
 import signal
 import subprocess
+import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
+from typing import IO, Any
 
 from end_to_end.kit.fork_server import ForkedProcess, can_fork, fork_server
 from end_to_end.kit.times import wait_until
@@ -29,6 +31,31 @@ def _has_not_ended(thread: Path) -> bool:
         return False
 
 
+def started(
+    *command: str | Path, environment: Mapping[str, str], folder: Path | None = None, output: IO[Any], errors: IO[Any]
+) -> subprocess.Popen[bytes] | ForkedProcess:
+    """Start a command with its output in two files; fork it if possible, which saves the CPU time of its imports."""
+    words = [str(word) for word in command]
+    if can_fork(words, environment):
+        return fork_server().start(words, environment, folder, output.fileno(), errors.fileno())
+    return subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=output, stderr=errors, env=environment, cwd=folder)
+
+
+def run(
+    *command: str | Path, environment: Mapping[str, str], folder: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a command until it exits, and return its status and its output as text."""
+    with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
+        process = started(*command, environment=environment, folder=folder, output=output, errors=errors)
+        try:
+            status = process.wait(PATIENCE)
+        finally:
+            process.kill()
+        output.seek(0)
+        errors.seek(0)
+        return subprocess.CompletedProcess(command, status, output.read(), errors.read())
+
+
 class ServerProcess(ABC):
     """A process, its children (with `--workers`), and the file that receives their output."""
 
@@ -43,18 +70,7 @@ class ServerProcess(ABC):
     def spawn(self, *command: str | Path, environment: Mapping[str, str], folder: Path | None = None) -> None:
         """Start the process with an environment in a folder."""
         with self.output_file.open("ab") as output:
-            words = [str(word) for word in command]
-            if can_fork(words, environment):
-                self.process = fork_server().start(words, environment, folder, output.fileno())
-                return
-            self.process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env=environment,
-                cwd=folder,
-            )
+            self.process = started(*command, environment=environment, folder=folder, output=output, errors=output)
 
     def output(self) -> str:
         """Return everything that the process wrote to stdout and stderr."""

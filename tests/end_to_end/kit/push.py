@@ -6,7 +6,6 @@ Nothing of the server is imported here.
 from __future__ import annotations
 
 import secrets
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from end_to_end.kit.alerts import Json
 from end_to_end.kit.earth import Point
 from end_to_end.kit.keys import PHONE_SCOPE, bearer
 from end_to_end.kit.node import BIN, Node, clean_environment
+from end_to_end.kit.process import run
 from end_to_end.kit.side_process import SideProcess
 from support.ports import free_ports
 from support.push_service import PushPhone, PushService
@@ -48,9 +48,9 @@ class Push(SideProcess):
         self.node = node
         [self.port] = free_ports(1)
         self.devices_file = node.home / devices
-        run = ["keygen", "--push", "push.jwks", "--vapid", "vapid.jwks"]
         if not (node.home / "push.jwks").exists():
-            subprocess.run([BIN / "geocast", *run], cwd=node.home, check=True, capture_output=True)
+            keygen = (BIN / "geocast", "keygen", "--push", "push.jwks", "--vapid", "vapid.jwks")
+            run(*keygen, environment=clean_environment(), folder=node.home).check_returncode()
         self.options = [
             *("--listen", f"127.0.0.1:{self.port}", "--metrics", f"127.0.0.1:{self.metrics_port}"),
             *("--log", log or f"sqlite:{node.log_file}", "--devices", f"sqlite:{self.devices_file}"),

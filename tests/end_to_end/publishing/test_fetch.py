@@ -195,6 +195,8 @@ def test_running_fetch_reads_its_feeds_despite_one_that_hangs(fetch, server, iss
         server.pages["/feed"] = atom()
         fetch.write_feeds("/feed", stuck=other.url("/stuck"))
         fetch.start()
+        read = 'geocast_fetch_reads_total{feed="feed",result="read"} 1.0'
+        wait_until(lambda: read in fetch.metrics_api.get("/metrics").text, "the feed has been read without entries")
         inside = join(warned, SPOT)
         server.pages["/feed"] = atom(inline("1", issuer.message("running-1")))
         fetch.reload()

@@ -15,8 +15,10 @@ from typing import Any
 
 import pytest
 from end_to_end.kit.alerts import alert, ground, revision_of
+from end_to_end.kit.fork_server import ForkedProcess
 from end_to_end.kit.keys import Keys
 from end_to_end.kit.node import BIN, Node, clean_environment
+from end_to_end.kit.process import run, started
 from end_to_end.kit.times import wait_until
 from end_to_end.kit.wire import PATIENCE
 from support.command import ended
@@ -33,7 +35,7 @@ class Writer:
         self.folder, self.log, self.settings = folder, log, settings
         self.errors = folder.with_suffix(".errors")
         self.output = folder.with_suffix(".output")
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | ForkedProcess | None = None
 
     def start(self) -> None:
         """Start the process.
@@ -41,11 +43,11 @@ class Writer:
         The log's URL is in the environment, where other users cannot see its password.
         """
         with self.errors.open("ab") as errors, self.output.open("wb") as output:
-            self.process = subprocess.Popen(
-                [BIN / "geocast", "ledger", "write", self.folder],
-                env=clean_environment(GEOCAST_LOG=self.log, **self.settings),
-                stdout=output,
-                stderr=errors,
+            self.process = started(
+                *(BIN / "geocast", "ledger", "write", self.folder),
+                environment=clean_environment(GEOCAST_LOG=self.log, **self.settings),
+                output=output,
+                errors=errors,
             )
 
     def run(self) -> None:
@@ -81,7 +83,7 @@ class Writer:
     def ask(self, *arguments: str) -> tuple[int, str]:
         """Run `geocast ledger COMMAND DIR …`; return its exit status and first line."""
         command, *options = arguments
-        done = ended(BIN / "geocast", "ledger", command, self.folder, *options, env=clean_environment())
+        done = run(BIN / "geocast", "ledger", command, self.folder, *options, environment=clean_environment())
         return done.returncode, (done.stdout or done.stderr).partition("\n")[0]
 
 
@@ -270,7 +272,7 @@ def test_ledger_names_the_signers_and_keeps_their_signatures_in_separate_files(t
 )
 def test_invalid_ledger_arguments_are_refused_in_one_line(tmp_path: Path, arguments: list[str], said: str):
     """The exit status is 2 (rule K1)."""
-    done = ended(BIN / "geocast", "ledger", *arguments, env=clean_environment(), cwd=tmp_path)
+    done = run(BIN / "geocast", "ledger", *arguments, environment=clean_environment(), folder=tmp_path)
     assert done.returncode == 2
     assert said in done.stderr
     assert done.stderr.count("\n") == 1

@@ -12,6 +12,7 @@ import httpx
 import pytest
 from end_to_end.kit.alerts import Json, alert, ground, revision_of
 from end_to_end.kit.node import BIN, Node, clean_environment
+from end_to_end.kit.process import run
 from end_to_end.kit.times import wait_until
 from end_to_end.kit.tls import make_certificate
 from end_to_end.kit.webhooks import SECRET, RelayProcess
@@ -213,15 +214,8 @@ def test_drain_waits_for_requests_and_the_next_start_sends_nothing_again(
 
 def geocast_relay(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run `geocast relay` with these arguments until it ends."""
-    return subprocess.run(
-        [BIN / "geocast", "relay", "--targets", "targets.toml", *arguments],
-        cwd=folder,
-        env=clean_environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    command = (BIN / "geocast", "relay", "--targets", "targets.toml", *arguments)
+    return run(*command, environment=clean_environment(), folder=folder)
 
 
 def test_check_connects_to_each_target_and_posts_nothing(node: Node, tmp_path: Path, receiver: WebhookReceiver):
