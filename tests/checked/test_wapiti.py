@@ -22,7 +22,7 @@ def attack(home, url, *options):
     bounds = ("--max-scan-time", str(SECONDS), "--max-attack-time", str(SECONDS // 4), "--tasks", "8")
     store = ("--store-session", str(home), "--store-config", str(home), "--flush-session", "--no-bugreport")
     command = [
-        TOOL.program("wapiti"),
+        TOOL.in_venv("wapiti"),
         "--url",
         url,
         "--scope",

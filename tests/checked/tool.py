@@ -51,7 +51,7 @@ class Tool:
             versions.append(subprocess.run(query, check=False, capture_output=True, text=True).stdout)
         return ", ".join(filter(None, versions))
 
-    def program(self, name: str) -> Path:
+    def in_venv(self, name: str) -> Path:
         """Return the path of a program in the tool's virtual environment."""
         return ROOT / self.venv / "bin" / name
 
