@@ -17,6 +17,7 @@ from geocast.model.errors import LogUnavailable
 from geocast.stream import live_alerts, log_reader, server
 from geocast.stream.server import (
     EXPECTED_S,
+    NEW_ROWS,
     REST_S,
     ROWS_WHILE_ASKED,
     TICK_S,
@@ -390,7 +391,7 @@ def test_little_is_sent_while_a_request_is_under_way_except_when_there_is_someth
         clock.advance(2 * YIELD_S)
         pump.wake()
         await asyncio.wait_for(pump.idle.wait(), 30)
-        assert turns.rows[3:] == [None, YIELDING_ROWS, None, *[ROWS_WHILE_ASKED] * 3]
+        assert turns.rows[3:] == [NEW_ROWS, YIELDING_ROWS, NEW_ROWS, *[ROWS_WHILE_ASKED] * 3]
 
     run(main)
 
