@@ -364,7 +364,7 @@ class Turns:
     """Stands in for a hub that always has something left to send. It records the number of rows of each turn."""
 
     def __init__(self, count):
-        self.rows, self._count = [], count
+        self.rows, self._count, self.calling = [], count, False
 
     def turn(self, _now, rows):
         self.rows.append(rows)
@@ -392,6 +392,21 @@ def test_little_is_sent_while_a_request_is_under_way_except_when_there_is_someth
         pump.wake()
         await asyncio.wait_for(pump.idle.wait(), 30)
         assert turns.rows[3:] == [NEW_ROWS, YIELDING_ROWS, NEW_ROWS, *[ROWS_WHILE_ASKED] * 3]
+
+    run(main)
+
+
+def test_calls_for_help_are_sent_without_pauses_while_a_request_is_under_way(monkeypatch):
+    """Their sessions are few, and nothing is more urgent."""
+    monkeypatch.setattr(server, "YIELDING_S", 3600)
+
+    async def main():
+        turns = Turns(4)
+        turns.calling = True
+        pump = Pump(turns, FakeClock(), lambda: True)
+        pump.wake()
+        await asyncio.wait_for(pump.idle.wait(), 30)
+        assert turns.rows == [None] * 4
 
     run(main)
 

@@ -129,6 +129,11 @@ class Hub:
         return self._fanout.busy or self._calls.busy
 
     @property
+    def calling(self) -> bool:
+        """Whether there are frames of calls for help left to write."""
+        return self._calls.busy
+
+    @property
     def places(self) -> int:
         """The total number of places of all sessions."""
         return self._fanout.places

@@ -134,14 +134,14 @@ class Pump:
     def _pace(self, now: float) -> tuple[int | None, float, float]:
         """Return the number of rows for each slice (None for SLICE), the time for slices, and the pause after them.
 
-        The first run for something new, such as an extreme alert, is not as small.
+        The first run for something new, such as an extreme alert, is not as small, and calls for help wait for nothing.
         """
         is_woken, self._is_woken = self._is_woken, False
         if not self._asked():
             self._asked_since = None
         elif self._asked_since is None:
             self._asked_since = now
-        if self._asked_since is None:
+        if self._asked_since is None or self._hub.calling:
             return None, SLICE_S, 0.0
         if is_woken:
             return NEW_ROWS, 0.0, 0.0
