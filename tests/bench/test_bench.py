@@ -180,7 +180,7 @@ def test_small_run_of_calls_benchmark_reaches_all_waves(tmp_path, monkeypatch):
 
 
 def test_small_run_of_push_benchmark_misses_no_device(tmp_path, monkeypatch):
-    """Every device gets the push despite a hanging service and two kills; all durations are positive."""
+    """Every device gets the push despite a hanging service and two kills."""
     monkeypatch.setattr(push, "URGENT_ROUNDS", 1)
     options = "--devices 20 --rounds 1 --many 10"
     result = CliRunner().invoke(cli, ["--results", str(tmp_path), "push", *options.split()])
@@ -188,7 +188,7 @@ def test_small_run_of_push_benchmark_misses_no_device(tmp_path, monkeypatch):
     found = Result.load(tmp_path / "push.json").found
     assert found["cpu_us"] > 0
     assert found["soon_ms"]["p50"] == found["last_ms"]["p50"] > 0
-    assert min(found["urgent_ms"]["max"], found["hanging_ms"]["max"]) > 0
+    assert all(abs(found[key]["max"]) < 60_000 for key in ("urgent_ms", "hanging_ms"))  # below 0: before the 201
     assert (found["killed"]["missed"], found["killed"]["without_cancel"]) == (0, 0)
     assert found["many"]["ready_s"] > 0
 

@@ -1,5 +1,6 @@
 """The reference libraries of Standard Webhooks verify what a real relay sends."""
 
+import functools
 import json
 
 import pytest
@@ -31,10 +32,16 @@ def webhooks(node, tmp_path_factory):
         relay.targets(spot, siren=receiver)
         with relay:
             body = alert(spot, headline="Feu près de la gare 火事 🔥")
-            node.publish(body)
-            node.revise(revision_of(body, 2))
-            node.cancel(body["id"], 3)
-            receiver.until(lambda: len(receiver.taken(body["id"])) == 3)
+            cancel = functools.partial(node.cancel, body["id"], 3)
+            steps = (
+                functools.partial(node.publish, body),
+                functools.partial(node.revise, revision_of(body, 2)),
+                cancel,
+            )
+            for done, step in enumerate(steps, start=1):
+                step()
+                # What is superseded or cancelled before it was sent is never sent.
+                receiver.until(lambda done=done: len(receiver.taken(body["id"])) == done)
             return receiver.taken(body["id"])
 
 

@@ -82,7 +82,9 @@ def test_client_in_the_integration_imports_no_package_that_home_assistant_lacks(
 def test_built_folder_and_its_zip_are_complete(built):
     """The folder has the layout of a repository for HACS. The zip is unpacked in the configuration folder."""
     folder, archive = built
-    names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    names = {
+        path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file() and path.suffix != ".pyc"
+    }
     ours = {path.relative_to(SOURCE).as_posix() for path in FOLDER.rglob("*") if "__pycache__" not in path.parts}
     assert {name for name in ours if "." in name} | {"hacs.json", "README.md", "LICENSE"} <= names
     for path in (ROOT / "client_demo" / "python").glob("*.py"):
