@@ -60,7 +60,7 @@ def wheel(dist):
 def test_sdist_contains_exactly_the_source_tree(dist):
     """Users of the sdist can do everything that CONTRIBUTING.md describes."""
     unpacked = dist / f"geocast-{geocast.__version__}"
-    has = {str(path.relative_to(unpacked)) for path in unpacked.rglob("*") if path.is_file()}
+    has = {str(path.relative_to(unpacked)) for path in unpacked.rglob("*") if path.is_file() and path.suffix != ".pyc"}
     has -= {"PKG-INFO", COMMIT_FILE}
     assert {"Makefile", "requirements/test.txt", "client_demo/web/package-lock.json", "docs/protocol.md"} <= has
     if not (ROOT / ".git").exists():
