@@ -107,6 +107,23 @@ def one_round(audience: Audience, nearest: Any, **options: Any) -> Round:
     )
 
 
+def in_turns(audiences: Sequence[Audience], nearest: Any, rounds: int, what: str) -> dict[str, list[Round]]:
+    """Run `rounds` rounds for each server, with the servers taking turns, and return the rounds by server.
+
+    In a round, one alert is published while no other is being sent. One more round at the beginning warms each server
+    up. `what` is the text beside the progress.
+    """
+    for audience in audiences:
+        one_round(audience, nearest)
+    found: dict[str, list[Round]] = {audience.system.name: [] for audience in audiences}
+    with screen.progress(what, rounds) as show:
+        for done in range(rounds):
+            for audience in audiences:
+                found[audience.system.name].append(one_round(audience, nearest))
+            show(done + 1)
+    return found
+
+
 def ms_since(start_ns: Any, when_ns: Any) -> Any:
     """Return the milliseconds from `start_ns` to each entry of `when_ns`."""
     return (when_ns.astype(np.int64) - start_ns) / 1e6

@@ -13,9 +13,9 @@ bytes of an alert of geocast, and only send them: they match no place, check no 
 from contextlib import ExitStack
 from typing import Any
 
-from bench import places, screen, stats
+from bench import places, stats
 from bench.results import Result, Table, number
-from bench.rounds import NEAREST, Audience, Round, Stretch, gather, geocast_alone, one_round, start_peers, stretch
+from bench.rounds import NEAREST, Audience, Round, Stretch, gather, geocast_alone, in_turns, start_peers, stretch
 from bench.runs import Bench, Place
 
 SPREAD_M = 14_000.0
@@ -44,7 +44,7 @@ def measure(
         sample = node.take_sample()
         peers, missing = start_peers(stack, place, vs, sample)
         audiences = [gather(stack, place, system, where, expected) for system in (node, *peers)]
-        alone = _in_turns(audiences, where.nearest(NEAREST), rounds)
+        alone = in_turns(audiences, where.nearest(NEAREST), rounds, "one alert at a time")
         rate = deliveries_per_s / sessions
         found = {
             audience.system.name: _found(audience, alone[audience.system.name])
@@ -53,23 +53,6 @@ def measure(
             for audience in audiences
         }
     return {"payload_bytes": len(sample), "systems": found, "missing": missing}
-
-
-def _in_turns(audiences: list[Audience], nearest: Any, rounds: int) -> dict[str, list[Round]]:
-    """Run `rounds` rounds for each server, with the servers taking turns, and return the rounds by server.
-
-    In a round, one alert is published while no other is being sent. One more round at the beginning warms each server
-    up.
-    """
-    for audience in audiences:
-        one_round(audience, nearest)
-    found: dict[str, list[Round]] = {audience.system.name: [] for audience in audiences}
-    with screen.progress("one alert at a time", rounds) as show:
-        for done in range(rounds):
-            for audience in audiences:
-                found[audience.system.name].append(one_round(audience, nearest))
-            show(done + 1)
-    return found
 
 
 def _found(audience: Audience, rounds: list[Round]) -> dict[str, Any]:

@@ -10,9 +10,9 @@ first session, the nearest 100 and the last have the alert. Leaves out the same 
 from contextlib import ExitStack
 from typing import Any
 
-from bench import places, screen, stats
+from bench import places, stats
 from bench.results import Result, Table, number
-from bench.rounds import NEAREST, gather, geocast_alone, one_round, start_peers
+from bench.rounds import NEAREST, gather, geocast_alone, in_turns, start_peers
 from bench.runs import Bench, Place
 
 SPREAD_M = 14_000.0
@@ -30,17 +30,11 @@ def _size(place: Place, sessions: int, rounds: int, payload: int) -> dict[str, A
         sample = node.take_sample()
         peers, missing = start_peers(stack, place, ("raw",), sample)
         audiences = [gather(stack, place, system, where, rounds + 1) for system in (node, *peers)]
-        nearest = where.nearest(NEAREST)
-        found: dict[str, list[Any]] = {each.system.name: [] for each in audiences}
-        with screen.progress(f"{len(sample):,} bytes", rounds + 1) as show:
-            for done in range(rounds + 1):
-                for each in audiences:
-                    found[each.system.name].append(one_round(each, nearest))
-                show(done + 1)
+        found = in_turns(audiences, where.nearest(NEAREST), rounds, f"{len(sample):,} bytes")
         return {
             "bytes": len(sample),
             "missing": missing | {each.system.name: each.missing for each in audiences if each.missing},
-            "systems": {name: _medians(of[1:]) for name, of in found.items()},
+            "systems": {name: _medians(of) for name, of in found.items()},
         }
 
 

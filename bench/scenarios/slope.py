@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from bench import places, screen, stats
+from bench import places, stats
 from bench.peers.base import next_number
 from bench.results import Result, Table, number
-from bench.rounds import NEAREST, gather, geocast_alone, one_round, start_peers
+from bench.rounds import NEAREST, gather, geocast_alone, in_turns, start_peers
 from bench.runs import Bench, Place
 
 SPREAD_M = 14_000.0
@@ -44,14 +44,11 @@ def _size(place: Place, sessions: int, rounds: int) -> dict[str, Any]:
         peers, missing = start_peers(stack, place, ("raw",), node.take_sample())
         assert not missing, missing
         audiences = [gather(stack, place, system, where, rounds + 1) for system in (node, *peers)]
-        nearest = where.nearest(NEAREST)
-        found: dict[str, list[float]] = {each.system.name: [] for each in audiences}
-        with screen.progress(f"{sessions:,} sessions", rounds + 1) as show:
-            for done in range(rounds + 1):
-                for each in audiences:
-                    found[each.system.name].append(one_round(each, nearest).cpu_us * sessions)
-                show(done + 1)
-        return {"sessions": sessions, "cpu_us": {name: of[1:] for name, of in found.items()}}
+        found = in_turns(audiences, where.nearest(NEAREST), rounds, f"{sessions:,} sessions")
+        return {
+            "sessions": sessions,
+            "cpu_us": {name: [each.cpu_us * sessions for each in of] for name, of in found.items()},
+        }
 
 
 def _line(points: list[tuple[int, list[float]]]) -> dict[str, float]:

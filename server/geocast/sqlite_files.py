@@ -1,4 +1,4 @@
-"""What the SQLite files of `geocast push`, `geocast fetch` and `geocast relay` have in common.
+"""Functions for the SQLite files of `geocast push`, `geocast fetch` and `geocast relay`.
 
 Each of these processes has a file of its own, with an application id of its own. A file beside it is locked while the
 process runs; the kernel releases the lock when the process dies. The alert log, which several processes share, has
