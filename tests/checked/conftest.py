@@ -95,7 +95,7 @@ class _Table:
     def __init__(self, config):
         self._plugins = config.pluginmanager
         self._tools = {}  # the tool of each test
-        self._rows = {}  # the row of each tool: cases, failures, reasons why tests were skipped, seconds
+        self._rows = {}  # the row of each tool: cases, failures, reasons why tests were skipped, seconds, lines
 
     def pytest_collection_finish(self, session):
         self._tools = {item.nodeid: item.module.TOOL for item in session.items}
@@ -103,7 +103,7 @@ class _Table:
     def pytest_runtest_logstart(self, nodeid, location):
         tool = self._tools[nodeid]
         if tool not in self._rows:
-            self._rows[tool] = {"cases": 0, "failed": 0, "skipped": [], "seconds": 0.0}
+            self._rows[tool] = {"cases": 0, "failed": 0, "skipped": [], "seconds": 0.0, "said": []}
             name = f"{tool.name} {'' if tool.missing() else tool.version()}".strip()
             terminal = self._plugins.get_plugin("terminalreporter")
             terminal.ensure_newline()
@@ -117,6 +117,7 @@ class _Table:
             row["skipped"].append(report.longrepr[2].removeprefix("Skipped: "))
         elif report.when == "call" and report.passed:
             row["cases"] += dict(report.user_properties).get("cases", 1)
+            row["said"] += [value for name, value in report.user_properties if name == "said"]
 
     def pytest_terminal_summary(self, terminalreporter):
         terminalreporter.section("checked by others")
@@ -132,3 +133,5 @@ class _Table:
         for row in rows:
             line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
             terminalreporter.write_line(line.rstrip())
+        for line in (line for row in self._rows.values() for line in row["said"]):
+            terminalreporter.write_line(line)

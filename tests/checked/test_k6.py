@@ -57,9 +57,11 @@ def test_k6_finds_that_everybody_inside_is_told_once_and_nobody_outside(record_p
     record_property("cases", count["told"])
     theirs = {name: metrics["due_to_received_ms"][key] for name, key in PERCENTILES}
     ours = our_load(node, tmp_path)
-    print(f"\n{LOAD['SESSIONS']} sessions, due → received, ms", *(f"p{name}" for name in theirs), sep="\t")
-    print("k6", *(f"{value:.1f}" for value in theirs.values()), sep="\t")
-    print("bench load", *(f"{ours[name]:.1f}" for name in theirs), sep="\t")
+    record_property(
+        "said", f"{LOAD['SESSIONS']} sessions, due → received, ms: {' '.join(f'p{name}' for name in theirs)}"
+    )
+    record_property("said", f"k6: {' '.join(f'{value:.1f}' for value in theirs.values())}")
+    record_property("said", f"bench load: {' '.join(f'{ours[name]:.1f}' for name in theirs)}")
 
 
 COUNTERS = ("joined", "expected", "told", "lost", "refused", "told_twice", "told_outside", "dropped_iterations")

@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.checked, pytest.mark.timeout(1_800)]
     [
         (("tests/alertlog/redis_streams", "tests/alertlog/test_redis_history.py", "tests/push"), 200),
         (("tests/end_to_end/faults/test_redis_faults.py", "tests/end_to_end/faults/test_failover.py"), 20),
-        (("tests/end_to_end/faults/test_nemesis.py", "-k", "redis or sentinels"), 3),
+        (("tests/end_to_end/faults/test_nemesis.py", "-k", "redis or sentinels or replicas"), 3),
     ],
     ids=["contract", "single faults", "random faults"],
 )

@@ -2,8 +2,8 @@
 
 Each file here checks with one tool, which it names in `TOOL`. It imports the tool's package inside its tests, because
 a tool that is not installed is a reason to skip the file. A test that stands for many cases says how many:
-`record_property("cases", 42)`. A file that takes more than a few seconds has `pytestmark = pytest.mark.checked`; only
-`make checked` runs it.
+`record_property("cases", 42)`. What it records as "said" is printed below the table. A file that takes more than a few
+seconds has `pytestmark = pytest.mark.checked`; only `make checked` runs it.
 """
 
 import json

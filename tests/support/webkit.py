@@ -10,17 +10,20 @@ after it has loaded, the page collects its own errors; `Page.close` hands them t
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import socket
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from end_to_end.kit.times import wait_until
 
 DRIVER = "WebKitWebDriver"
+ANSWER_S = 90  # more than any command of a test takes
 KEYS = {
     "Control": "\ue009",
     "Shift": "\ue008",
@@ -77,13 +80,7 @@ class Context:
     """A WebKit with one page."""
 
     def __init__(self, environment: dict[str, str], viewport: dict[str, int]) -> None:
-        from selenium.webdriver import WebKitGTK, WebKitGTKOptions
-        from selenium.webdriver.webkitgtk.service import Service
-
-        service = Service(shutil.which(DRIVER), env=environment)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # about selenium's own calls
-            self._driver: Any = WebKitGTK(WebKitGTKOptions(), service)
+        self._driver = _started(environment, attempts=2)
         self._page = Page(self._driver)
         self._page.set_viewport_size(viewport)
 
@@ -101,6 +98,26 @@ class Context:
 
     def __getattr__(self, name: str) -> Any:
         return _unknown(name)
+
+
+def _started(environment: dict[str, str], attempts: int) -> Any:
+    """Start a WebKit. Its driver rarely leaves the first request without an answer; then start another one."""
+    from selenium.webdriver import WebKitGTK, WebKitGTKOptions
+    from selenium.webdriver.webkitgtk.service import Service
+    from urllib3.exceptions import HTTPError
+
+    usual = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(ANSWER_S)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # about selenium's own calls
+            return WebKitGTK(WebKitGTKOptions(), Service(shutil.which(DRIVER), env=environment))
+    except HTTPError:
+        if attempts == 1:
+            raise
+        return _started(environment, attempts - 1)
+    finally:
+        socket.setdefaulttimeout(usual)
 
 
 class Page:
@@ -202,6 +219,23 @@ class Page:
         """Click an element."""
         self.locator(selector).click()
 
+    def dblclick(self, selector: str) -> None:
+        """Click an element twice."""
+        from selenium.webdriver import ActionChains
+
+        ActionChains(self._driver, duration=0).double_click(self.locator(selector).one()).perform()
+
+    def is_visible(self, selector: str) -> bool:
+        """Return whether an element is there and shown."""
+        return self.locator(selector).is_visible()
+
+    @contextlib.contextmanager
+    def expect_navigation(self) -> Iterator[None]:
+        """Wait at the end of the block until another document has replaced the page's."""
+        started = self.evaluate("performance.timeOrigin")
+        yield
+        wait_until(lambda: self.evaluate("performance.timeOrigin") != started, "the page has changed")
+
     def check(self, selector: str) -> None:
         """Tick a box."""
         self.locator(selector).check()
@@ -211,7 +245,8 @@ class Page:
         self.locator(selector).focus()
 
     def fill(self, selector: str, text: str) -> None:
-        """Replace the text of a field."""
+        """Replace the text of a field, once it is shown."""
+        wait_until(self.locator(selector).is_visible, f"{selector} is shown")
         element = self.locator(selector).one()
         element.clear()
         element.send_keys(text)
@@ -235,9 +270,17 @@ class Locator:
     """The elements that match a selector at the time at which they are used."""
 
     def __init__(
-        self, driver: Any, selector: str, text: str = "", *, exact: bool = False, nth: int | None = None
+        self,
+        driver: Any,
+        selector: str,
+        text: str = "",
+        *,
+        exact: bool = False,
+        nth: int | None = None,
+        within: Locator | None = None,
     ) -> None:
         self._driver, self._selector, self._text, self._exact, self._nth = driver, selector, text, exact, nth
+        self._within = within
 
     def __getattr__(self, name: str) -> Any:
         return _unknown(name)
@@ -245,8 +288,9 @@ class Locator:
     def _all(self) -> list[Any]:
         from selenium.common.exceptions import InvalidSelectorException
 
+        outer = self._within._all() if self._within else [self._driver]
         try:
-            found = self._driver.find_elements("css selector", self._selector)
+            found = [each for element in outer for each in element.find_elements("css selector", self._selector)]
         except InvalidSelectorException:
             pytest.skip(f"{self._selector} is no CSS selector")
         if self._text:
@@ -265,7 +309,15 @@ class Locator:
     @property
     def first(self) -> Locator:
         """The first of the elements."""
-        return Locator(self._driver, self._selector, self._text, exact=self._exact, nth=0)
+        return Locator(self._driver, self._selector, self._text, exact=self._exact, nth=0, within=self._within)
+
+    def locator(self, selector: str) -> Locator:
+        """Return the elements within these that match a selector."""
+        return Locator(self._driver, selector, within=self)
+
+    def all_inner_texts(self) -> list[str]:
+        """Return the visible text of each element."""
+        return [str(each.get_property("innerText")) for each in self._all()]
 
     def count(self) -> int:
         """Return the number of elements."""

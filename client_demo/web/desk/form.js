@@ -31,7 +31,8 @@ export class Detail {
     by("look").addEventListener("click", () => this._look());
     by("detail-body").addEventListener("scroll", () => this._glance(), { passive: true });
     document.addEventListener("visibilitychange", () => this._glance());
-    new ResizeObserver(() => this._resized()).observe(by("map"));
+    // In the next frame, because a size that changes while sizes are observed is an error in WebKit.
+    new ResizeObserver(() => requestAnimationFrame(() => this._resized())).observe(by("map"));
     by("dismiss").addEventListener("click", () => this._decide("dismiss", {}));
     by("reopen").addEventListener("click", () => this._decide("reopen", {}));
     by("cancel").addEventListener("click", () => this.askToCancel());
