@@ -211,7 +211,6 @@ def test_compose_shows_an_alert_on_the_map_and_a_desk_that_publishes(docker: Doc
         shown = on_the_map(docker, show, "Building on fire")
         shown.has("#summary", "2 live alerts")
         shown.context.close()
-        shown.troubles.clear()  # while its node was not up yet
     finally:
         docker("compose", "down", "--volumes")
     assert docker("volume", "ls", "--quiet").stdout.split() == []
@@ -219,8 +218,11 @@ def test_compose_shows_an_alert_on_the_map_and_a_desk_that_publishes(docker: Doc
 
 
 def on_the_map(docker: Docker, show: Any, text: str) -> Any:  # noqa: F811
-    """Open the map, once its container serves it, and wait for an alert."""
-    wait_until(lambda: answers(MAP), lambda: docker("compose", "logs", check=False).stdout[-5_000:])
+    """Open the map, once its container serves it and the node is ready, and wait for an alert."""
+    wait_until(
+        lambda: answers(MAP) and answers(f"{API}/readyz"),
+        lambda: docker("compose", "logs", check=False).stdout[-5_000:],
+    )
     shown = show(MAP)
     shown.has("#affecting", text)
     return shown
