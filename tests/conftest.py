@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import sys
+import zlib
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -34,11 +35,16 @@ settings.register_profile("quick", settings.get_profile("steady"), max_examples=
 settings.load_profile("steady")
 
 
-def pytest_collection_modifyitems(items):
-    """Run the slow files first, so that at the end no test process is still busy with one of them."""
+def pytest_collection_modifyitems(config, items):
+    """Run the slow files first, so that at the end no test process is still busy with one of them.
+
+    Files that mostly wait are mixed with files that mostly compute, so that neither kind fills all test processes.
+    """
+    paths = {item: item.path.relative_to(config.rootpath) for item in items}
     of_processes = {"end_to_end", "pages"}
-    long = {item.path for item in items if item.get_closest_marker("slow") or of_processes & {*item.path.parts}}
-    items.sort(key=lambda item: item.path not in long)
+    long = {paths[item] for item in items if item.get_closest_marker("slow") or of_processes & {*paths[item].parts}}
+    order = {path: zlib.crc32(str(path).encode()) for path in long}
+    items.sort(key=lambda item: order.get(paths[item], 1 << 32))
 
 
 @pytest.fixture(scope="session")

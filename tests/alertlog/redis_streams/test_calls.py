@@ -59,6 +59,7 @@ async def test_seat_and_end_entries_lost_in_split_brain_are_restored_once_under_
                 assert await old.append(in_time(a_call(1, call_id)))
             async with Following(old) as following, Following(beside) as also:
                 await is_given(also, *((call_id, 1) for call_id in ids))
+                await until(lambda: stored_in(replica) == stored_in(server), "in step")
                 replica.command("REPLICAOF", "NO", "ONE")
                 claim, end = in_time(a_claim(2, call_id="swapped")), in_time(an_end(3, "ended"))
                 lost = [

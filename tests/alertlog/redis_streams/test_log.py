@@ -101,11 +101,16 @@ async def test_repeated_append_finds_entry_that_was_not_replicated(server, tmp_p
     with RedisServer(tmp_path / "replica", replica_of=server) as replica:
         wait_until(lambda: replica.synced, "in step")
         async with opened(server.url, replicas=1) as log:
-            replica.pause()
-            with pytest.raises(LogUnavailable):
-                await log.append(a_revision())
-            assert server.command("HGET", "{geocast}:alert:a-1", "last") == b"1"
-            replica.resume()
+
+            async def stored_here_alone():
+                await until(lambda: not_raising(log.add_counts({})), "well")
+                replica.pause()
+                with pytest.raises(LogUnavailable):
+                    await log.append(a_revision())
+                replica.resume()
+                return server.command("HGET", "{geocast}:alert:a-1", "last") == b"1"
+
+            await until(stored_here_alone, "the append comes before the heartbeat that notices the pause")
             await until(lambda: not_raising(log.add_counts({})), "well again")
             assert not await log.append(a_revision())
             assert await log.history("a-1") == [a_revision()]

@@ -85,6 +85,7 @@ async def test_after_split_brain_all_nodes_have_live_alerts_of_both_sides(server
             assert await old.append(a_cancel("cancelled", ends_at=lasting().ends_at))
             async with Following(old) as following, Following(returning) as away:
                 await until(lambda: len(away.given) == len(following.given) == 4, "both know all")
+                await until(lambda: stored_in(replica) == stored_in(server), "in step")
                 replica.command("REPLICAOF", "NO", "ONE")
                 for n in range(3):
                     assert await old.append(lasting(f"old-{n}"))
@@ -199,6 +200,7 @@ async def test_restored_cancel_with_new_number_keeps_unknown_fields(server, tmp_
             assert await old.append(lasting("a-1"))
             async with Following(old) as following:
                 await until(lambda: following.given, "followed")
+                await until(lambda: stored_in(replica) == stored_in(server), "in step")
                 replica.command("REPLICAOF", "NO", "ONE")
                 await write(old, with_members(a_cancel(ends_at=ends_at)))
                 await until(lambda: ("a-1", 2) in following.given, "followed")
@@ -428,6 +430,7 @@ async def test_follower_of_demoted_primary_raises_log_unavailable(server, tmp_pa
             async with Link(server) as link, opened(link.url) as moving, aclosing(moving.follow(0)) as deaf:
                 monkeypatch.setattr(moving._primary, "reader", log._primary.reader)
                 await read_on(deaf)
+                await until(lambda: stored_in(replica) == stored_in(server), "in step")
                 replica.command("REPLICAOF", "NO", "ONE")
                 link.lead_to(replica)  # but for the reader, whose connection stays
                 with pytest.raises(LogUnavailable, match="not the one that is written"):
