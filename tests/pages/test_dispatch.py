@@ -188,6 +188,7 @@ def test_map_shows_the_surroundings_of_a_record_after_each_change_of_its_size(op
         wait_until(lambda: shown.page.evaluate(SHOWN_M) >= 1000, lambda: f"{shown.page.evaluate(SHOWN_M)} m")
     shown.page.get_by_role("button", name="Zoom in").click()
     wait_until(lambda: shown.page.evaluate(SHOWN_M) < 1000, "the map is zoomed in")
+    shown.until("document.querySelector('#map').dataset.idle === 'true'", "the map is at rest")
     shown.page.set_viewport_size({"width": 390, "height": 844})
     wait_until(lambda: shown.page.evaluate("document.querySelector('canvas').clientWidth") == 390, "the map is smaller")
     assert shown.page.evaluate(SHOWN_M) < 1000
