@@ -54,7 +54,7 @@ NOISE = (
 WITHOUT_GPU = ["--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--disable-gpu-compositing"]
 # A page lives for seconds, so code that is optimized for its whole life costs more than it saves.
 SHORT_LIVED = ["--js-flags=--no-opt --min-semi-space-size=32"]
-# Draw a map 15 times a second, as a slow phone does: without a GPU, half of the CPU time of a page was for its frames.
+# Draw 15 frames a second, as a slow phone does: without a GPU, the other frames took a fifth of the CPU time of a page.
 FEWER_FRAMES = """
 {
   const [request, cancel] = [requestAnimationFrame.bind(window), cancelAnimationFrame.bind(window)];
