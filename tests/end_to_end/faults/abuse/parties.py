@@ -120,6 +120,7 @@ class Parties:
         self._dispatcher = keys.token(sub="cad-good", scope=DISPATCH_SCOPE)
         self._phone = keys.token(sub="phone-good", scope=PHONE_SCOPE)
         self._numbers = itertools.count()
+        self._registrations = itertools.count()  # in turn: an owner may register 20 times a minute, 60 times an hour
         self._going: set[asyncio.Task[None]] = set()
         self._works = False
 
@@ -391,7 +392,7 @@ class Parties:
         listener.leave()
 
     async def _register_again(self) -> None:
-        await self._register(next(self._numbers) % self._counts[1])
+        await self._register(next(self._registrations) % self._counts[1])
 
     async def _read_feed(self) -> None:
         port = self._node(next(self._numbers)).feed
