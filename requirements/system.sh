@@ -13,7 +13,8 @@ PATH="$PATH:$sbin"
 table() {
     cat - "$more" <<'ROWS'
 redis-server    redis-server    redis-server   the log in Redis
-chromium        chromium        -              the web pages
+chromium        chromium        -              notifications of the web pages
+chromium-headless-shell chromium-headless-shell - the web pages
 cc              gcc,libc6-dev   -              processes with a wall clock of their own
 haproxy         haproxy         haproxy        docs/deploy/haproxy.cfg
 nginx           nginx           nginx          docs/deploy/nginx.conf

@@ -1,6 +1,5 @@
 """Fixtures for all tests, among them `geocast`, which runs the command in the test's own process."""
 
-import asyncio
 import os
 import signal
 import sys
@@ -9,6 +8,7 @@ import zlib
 import pytest
 from hypothesis import HealthCheck, settings
 from support.command import Outcome
+from support.loops import check_threads_only
 from support.preloaded import slow_the_disk
 
 from geocast import cli
@@ -20,8 +20,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 if seed := os.environ.pop("GEOCAST_SLOW_FSYNC", None):  # not a setting of a node
     slow_the_disk(seed)
 
-# The debug mode of asyncio notes ten frames for each callback, which took a seventh of the tests' time; one will do.
-asyncio.constants.DEBUG_STACK_DEPTH = 1
+check_threads_only()
 
 # Use the same examples in each run, except in a soak, and no time limit: a busy machine must not fail a test.
 settings.register_profile(

@@ -1,7 +1,9 @@
 """Fixtures for page tests in a real browser without a GPU.
 
-The browser is a headless Chromium, or what TEST_BROWSER names: `firefox`, which Playwright drives by WebDriver
-BiDi, or `webkit` (support/webkit.py). Tests that need what only Chromium has are skipped there.
+The browser is Chromium's headless shell, or what TEST_BROWSER names: `firefox`, which Playwright drives by WebDriver
+BiDi, or `webkit` (support/webkit.py). Tests that need what only Chromium has are skipped there. The shell is Chromium
+without the windows, which took a third of the CPU time of a page; it has no notifications either, so modules about them
+set `NEEDS_NOTIFICATIONS = True` and get the whole Chromium.
 """
 
 import atexit
@@ -37,8 +39,9 @@ MODULES = ROOT / "client_demo" / "web" / "node_modules"
 OUTPUT = ROOT / "test-output"
 DESKTOP, PHONE = {"width": 1280, "height": 800}, {"width": 360, "height": 740}
 BROWSER = os.environ.get("TEST_BROWSER", "chromium")
+WHOLE_CHROMIUM = ("chromium", "chromium-browser")
 PROGRAMS = {
-    "chromium": ("chromium", "chromium-browser"),
+    "chromium": ("chromium-headless-shell", *WHOLE_CHROMIUM),
     "firefox": ("firefox-esr", "firefox"),
     "webkit": (webkit.DRIVER,),
 }
@@ -71,9 +74,10 @@ FEWER_FRAMES = """
 """
 
 
-def program(browser: str = BROWSER) -> str | None:
-    """Return the path of a browser, or None."""
-    return next(filter(None, map(shutil.which, PROGRAMS[browser])), None)
+def program(browser: str = BROWSER, is_whole: bool = False) -> str | None:
+    """Return the path of a browser, or None; if `is_whole`, of one that has notifications."""
+    names = WHOLE_CHROMIUM if is_whole and browser == "chromium" else PROGRAMS[browser]
+    return next(filter(None, map(shutil.which, names)), None)
 
 
 FONTS = """\
@@ -109,21 +113,21 @@ def only_chromium(reason: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(BROWSER != "chromium", reason=f"{BROWSER}: {reason}")
 
 
-def launch(playwright: Playwright, stack: contextlib.ExitStack) -> Browser:
-    """Start the browser; the stack ends what it needs besides."""
+def launch(playwright: Playwright, stack: contextlib.ExitStack, is_whole: bool = False) -> Browser:
+    """Start the browser; the stack ends what it needs besides. If `is_whole`, it has notifications."""
     environment = {**os.environ, "FONTCONFIG_FILE": fonts()}
     if BROWSER == "firefox":
         environment["DISPLAY"] = stack.enter_context(screen())
         return firefox.launch(playwright, str(program()), environment, font_folder())
     sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
     return playwright.chromium.launch(
-        executable_path=program(), args=[*WITHOUT_GPU, *SHORT_LIVED, *sandbox], env=environment
+        executable_path=program(is_whole=is_whole), args=[*WITHOUT_GPU, *SHORT_LIVED, *sandbox], env=environment
     )
 
 
-def missing() -> str | None:
+def missing(is_whole: bool = False) -> str | None:
     """Return the reason why page tests can't run here, or None if they can."""
-    if not program() or (BROWSER != "chromium" and not shutil.which("Xvfb")):
+    if not program(is_whole=is_whole) or (BROWSER != "chromium" and not shutil.which("Xvfb")):
         return f"no {BROWSER}, or no Xvfb for it (`make test` and `make checked` install them where they may)"
     if not MODULES.is_dir():
         return "no npm packages in client_demo/web (`make test` installs them where npm's index can be reached)"
@@ -131,18 +135,19 @@ def missing() -> str | None:
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
+def browser(request: pytest.FixtureRequest) -> Iterator[Browser]:
     """Return one browser for the tests of a module; each page has its own context.
 
     It does not last for the session, because Playwright runs an event loop in this thread, which other tests need.
     """
-    if lacks := missing():
+    is_whole = getattr(request.module, "NEEDS_NOTIFICATIONS", False)
+    if lacks := missing(is_whole):
         pytest.skip(lacks)
     with contextlib.ExitStack() as stack:
         if BROWSER == "webkit":
             launched: Any = webkit.WebKit(stack.enter_context(screen()))
         else:
-            launched = launch(stack.enter_context(sync_playwright()), stack)
+            launched = launch(stack.enter_context(sync_playwright()), stack, is_whole)
         stack.callback(launched.close)
         yield launched
 

@@ -25,6 +25,7 @@ from end_to_end.kit.tls import Certificate, make_certificate
 from pages.conftest import Shown
 from support.push_service import PushService
 
+NEEDS_NOTIFICATIONS = True
 WEB = Path(__file__).parents[2] / "client_demo" / "web"
 HOME = (32.7767, -96.797)
 PAGE = "<!doctype html><title>App</title><link rel='icon' href='data:,'><main></main>"

@@ -7,6 +7,8 @@ from end_to_end.kit.push import cell
 from end_to_end.kit.times import wait_until
 from pages.map.tools import AFFECTING, HOME, online
 
+NEEDS_NOTIFICATIONS = True
+
 # Only the browser's push service is replaced: pages get a subscription of the tests' own push service.
 SUBSCRIBED = """
 const unsubscribe = async () => !void localStorage.removeItem("has");
