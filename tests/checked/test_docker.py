@@ -5,7 +5,6 @@ reached in all places, so buildah makes the images, and Debian's redis-server st
 """
 
 import contextlib
-import ctypes
 import json
 import os
 import re
@@ -27,6 +26,7 @@ from end_to_end.kit.times import wait_until
 from pages.conftest import browser, show  # noqa: F401 (fixtures)
 from playwright.sync_api import Error
 from support.command import ended
+from support.network import own_network
 from support.pages import blocks_of, inline_code_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,28 +40,6 @@ pytestmark = [pytest.mark.checked, pytest.mark.timeout(1_200)]
 CHANGED = "ERR_NETWORK_CHANGED"
 POOL = "base=198.18.128.0/17,size=24"  # addresses of RFC 2544, which no real network has
 MAP, API = "http://127.0.0.1:8780", "http://127.0.0.1:8766"
-
-
-def enter(network: int) -> None:
-    """Move this thread, with all processes that it starts from now on, to an open network namespace."""
-    if ctypes.CDLL(None, use_errno=True).setns(network, 0):
-        raise OSError(ctypes.get_errno(), "setns")
-
-
-@contextlib.contextmanager
-def own_network() -> Iterator[None]:
-    """Run the block in a network namespace of its own, which has only a loopback interface."""
-    name = f"geocast-docker-{os.getpid()}"
-    if ended("ip", "netns", "add", name).returncode:
-        pytest.skip("no network namespace can be made here")
-    with open("/proc/self/ns/net") as ours, open(f"/run/netns/{name}") as own:
-        try:
-            enter(own.fileno())
-            ended("ip", "link", "set", "lo", "up")
-            yield
-        finally:
-            enter(ours.fileno())
-            ended("ip", "netns", "del", name)
 
 
 class Docker:

@@ -194,6 +194,16 @@ def test_map_shows_the_surroundings_of_a_record_after_each_change_of_its_size(op
     assert shown.page.evaluate(SHOWN_M) < 1000
 
 
+def test_map_smaller_than_its_margins_causes_no_warning(opens, feed):
+    """A map is small while its page is being laid out."""
+    shown = opens(feed)
+    choose(shown, "Copper Gate")
+    for height in (60, 300):
+        shown.page.evaluate(f"document.querySelector('#map').style.height = '{height}px'")
+        shown.until(f"document.querySelector('canvas').clientHeight === {height}", "the map has changed")
+    wait_until(lambda: shown.page.evaluate(SHOWN_M) >= 1000, "the surroundings are in view")
+
+
 def test_header_of_the_dispatch_page_is_low_on_a_phone(opens, feed):
     """The name of the feed takes one line."""
     shown = opens(feed, viewport={"width": 390, "height": 844})

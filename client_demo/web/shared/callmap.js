@@ -101,8 +101,10 @@ class CallMap extends BaseMap {
   }
 
   _fit() {
-    if (this._inView) {
-      this.map.fitBounds(this._inView, { padding: PADDING_PX, maxZoom: CLOSEST_ZOOM, animate: false });
+    const { clientWidth: width, clientHeight: height } = this.map.getCanvas();
+    if (this._inView && width && height) {
+      const padding = Math.min(PADDING_PX, width / 10, height / 10); // a page that is being laid out has a small map
+      this.map.fitBounds(this._inView, { padding, maxZoom: CLOSEST_ZOOM, animate: false });
     }
   }
 }

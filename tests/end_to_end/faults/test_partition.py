@@ -5,7 +5,6 @@ out.
 """
 
 import os
-import shutil
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ from end_to_end.kit.keys import Keys
 from end_to_end.kit.node import Node
 from end_to_end.kit.subscriber import Session
 from end_to_end.kit.times import wait_until
+from support.network import own_network
 from support.ports import free_ports
 from support.redis_server import PROGRAM, needs_redis
 
@@ -94,9 +94,7 @@ class Island:
 @pytest.fixture
 def island(tmp_path: Path) -> Iterator[Island]:
     """Yield a Redis that can be cut off; skip the test where that is not possible."""
-    if os.geteuid() != 0 or not shutil.which("ip"):
-        pytest.skip("needs root and iproute2, for a network namespace")
-    with ExitStack() as stack:
+    with own_network(), ExitStack() as stack:
         island = Island(tmp_path)
         try:
             island.create(stack)

@@ -24,6 +24,8 @@ from pathlib import Path
 
 _PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 _GEOCAST = str(Path(sys.executable).parent / "geocast")
+_NETWORK = Path("/proc/thread-self/ns/net")
+_NETWORK_AT_START = _NETWORK.readlink()
 _OWN = ("GEOCAST_", "PYTHONUNBUFFERED")  # variables that a forked process can take over; others need a new program
 
 
@@ -105,11 +107,12 @@ def can_fork(command: Sequence[str], environment: Mapping[str, str]) -> bool:
     """Return whether the fork server can start a command.
 
     The command must be `geocast` or `python -m client_demo`, and no variable may differ that Python or the linker reads
-    when a program starts.
+    when a program starts. A thread that has entered a network namespace can't fork, because the server is outside.
     """
     plain = command[0] == _GEOCAST or [*command[:3]] == [sys.executable, "-m", "client_demo"]
     names = {name for name in {*environment, *os.environ} if environment.get(name) != os.environ.get(name)}
-    return plain and all(name.startswith(_OWN) for name in names) and "LD_PRELOAD" not in environment
+    shares_network = _NETWORK.readlink() == _NETWORK_AT_START
+    return plain and shares_network and all(name.startswith(_OWN) for name in names) and "LD_PRELOAD" not in environment
 
 
 def _serve(requests: socket.socket) -> list[str]:
