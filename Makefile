@@ -17,8 +17,8 @@ SECONDS ?= 60
 SEED ?= 1
 LOG ?= sqlite
 ON ?=
-# The number of test processes. Tests of whole programs mostly wait, so a few more processes than CPUs keep the CPUs busy.
-AT_ONCE ?= $(shell echo $$(( $$(nproc) + 3 )))
+# The number of test processes. Tests of whole programs mostly wait, so two more processes than CPUs keep the CPUs busy.
+AT_ONCE ?= $(shell echo $$(( $$(nproc) + 2 )))
 SOAK_MINUTES ?= 5
 PACKAGE ?= log
 SAMPLE ?=
@@ -87,7 +87,7 @@ home-assistant:  ## build the integration for Home Assistant, to be copied or un
 	@$(PYTHON) client_demo/home_assistant/build.py dist/home-assistant
 
 # All checks of `-X dev` except the allocator's, which take a third of a unit test's time; `make soak` has these too.
-test: $(VENV)/.test $(WEB)  ## run all tests, AT_ONCE=5 files at a time; installs the Debian packages that they need, if possible
+test: $(VENV)/.test $(WEB)  ## run all tests, AT_ONCE=4 files at a time; installs the Debian packages that they need, if possible
 	@sh requirements/system.sh
 	@PYTHONMALLOC=pymalloc $(BIN)/python -X dev -m pytest -p no:schemathesis --dist loadfile --no-loadscope-reorder \
 	  --tx "$(AT_ONCE)*popen//python=$(BIN)/python -X dev"

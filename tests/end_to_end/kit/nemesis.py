@@ -432,7 +432,7 @@ class FaultRun:
     async def _wait(self, holds: Callable[[], Coroutine[Any, Any, bool]], what: str) -> float:
         took = await eventually(holds, HEAL_S)
         if took is None:
-            tails = [f"{node.get('/readyz').text}\n{node.output()[-4000:]}" for node in self.nodes]
+            tails = [f"/readyz: {node.api_status()}\n{node.output()[-4000:]}" for node in self.nodes]
             wrong = str(self.world.history.judge(finals_only=True))
             raise AssertionError("\n".join([f"waited {HEAL_S:g} s in vain: {what}", wrong, self.report(), *tails]))
         return took

@@ -107,9 +107,14 @@ class ServerProcess(ABC):
         return []
 
     def kill_child(self, dice: random.Random) -> None:
-        """Send SIGKILL to a random child process, if there is one."""
-        with contextlib.suppress(IndexError, ProcessLookupError):
-            os.kill(dice.choice(self.children()), signal.SIGKILL)
+        """Send SIGKILL to a random worker, if there are any.
+
+        A single child is the one that opens the files before the workers start; without it, a start fails.
+        """
+        children = self.children()
+        if len(children) > 1:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(dice.choice(children), signal.SIGKILL)
 
     def terminate(self) -> int:
         """Send SIGTERM and return the exit status."""
