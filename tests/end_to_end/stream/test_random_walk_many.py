@@ -13,7 +13,7 @@ from end_to_end.kit.node import Node
 from end_to_end.stream.test_random_walk import SEED, STEPS, Walk, with_polygons
 
 OTHERS = 1_500
-AT_ONCE = 250
+AT_ONCE = 30  # a pool of httpx takes time in the square of its connections
 NEXT_TOWN_M, ABROAD_M = 30_000, 7_000_000
 
 
