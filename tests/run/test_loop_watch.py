@@ -3,9 +3,12 @@
 import asyncio
 import logging
 import sys
+import threading
 import time
 
-from geocast.run.loop_watch import LoopWatch, described
+import uvloop
+
+from geocast.run.loop_watch import LoopWatch, _waits, described
 
 
 def test_function_that_blocks_the_loop_is_named_in_the_log(caplog):
@@ -24,6 +27,38 @@ def _messages(caplog):
 async def _block(watch):
     while not watch.stalls:
         time.monotonic()
+
+
+def test_loop_that_waits_for_its_sockets_is_not_asked():
+    """Only a loop that runs a callback can be late; to wake an idle one would cost CPU in each process."""
+    ends, begun, blocked, free = asyncio.Event(), threading.Event(), threading.Event(), threading.Event()
+
+    def block():
+        blocked.set()
+        free.wait()
+
+    async def main():
+        nonlocal loop
+        loop = asyncio.get_running_loop()
+        begun.set()
+        await ends.wait()
+
+    def serve():
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(main())
+
+    loop = None
+    thread = threading.Thread(target=serve)
+    thread.start()
+    begun.wait()
+    while not _waits(sys._current_frames()[thread.ident]):
+        time.sleep(0)
+    loop.call_soon_threadsafe(block)
+    blocked.wait()
+    assert not _waits(sys._current_frames()[thread.ident])
+    free.set()
+    loop.call_soon_threadsafe(ends.set)
+    thread.join()
 
 
 def test_description_names_the_own_function_and_the_one_that_it_calls():
