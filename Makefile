@@ -86,7 +86,8 @@ image:           ## build a container image with docker, podman or buildah; IMAG
 home-assistant:  ## build the integration for Home Assistant, to be copied or unpacked: dist/home-assistant and its zip
 	@$(PYTHON) client_demo/home_assistant/build.py dist/home-assistant
 
-# All checks of `-X dev` except the allocator's, which take a third of a unit test's time; `make soak` has these too.
+# All checks of `-X dev` except the allocator's, which take a third of a unit test's time (`make soak` has these, too), and
+# those of asyncio's debug mode (tests/support/loops.py).
 test: $(VENV)/.test $(WEB)  ## run all tests, AT_ONCE=4 files at a time; installs the Debian packages that they need, if possible
 	@sh requirements/system.sh
 	@PYTHONMALLOC=pymalloc $(BIN)/python -X dev -m pytest -p no:schemathesis --dist loadfile --no-loadscope-reorder \

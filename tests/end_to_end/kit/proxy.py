@@ -162,7 +162,6 @@ class Proxy:
         self._connections: dict[asyncio.Task[None], _Connection] = {}
         self._listener: socket.socket | None = None
         self._loop = asyncio.new_event_loop()
-        self._loop.set_debug(False)  # debug mode is so slow that it would look like a slow network
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
         self.up, self.down = Direction(self._loop), Direction(self._loop)
 
