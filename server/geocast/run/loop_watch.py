@@ -2,9 +2,9 @@
 
 `geocast_loop_lag_seconds` says that the loop was late, but not why. This thread looks at the loop five times a second.
 If the loop is running a callback, the thread asks it for a sign of life. If there is none within STALL_S, the thread
-looks at the loop's stack, and logs the function when the loop works again. So a stall of 250 ms or more is always
-noticed, and a shorter one sometimes. A loop that waits for its sockets is not asked: waking it five times a second took
-a tenth of a percent of a core in each process (`bench idle`).
+looks at the loop's stack, and logs the function when the loop works again. So a callback that takes 250 ms or more is
+always noticed, and a shorter one sometimes. A loop that waits for its sockets is not asked: waking it five times a
+second took a twentieth of a percent of a core (`bench idle`, one process).
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from types import FrameType
 
 logger = logging.getLogger(__name__)
 
-ASK_S = 0.2  # time between two looks
+LOOK_S = 0.2  # time between two looks
 STALL_S = 0.05  # the loop is late if it needs longer than this for an answer
 QUIET_S = 10.0  # time between two log messages: a busy node must not fill its log
 
@@ -44,7 +44,7 @@ class LoopWatch:
 
     def _watch(self) -> None:
         answered = threading.Event()
-        while not self._over.wait(ASK_S):
+        while not self._over.wait(LOOK_S):
             if _waits(self._frame()):
                 continue
             answered.clear()
@@ -57,7 +57,7 @@ class LoopWatch:
                 continue
             where = described(self._frame())
             self.stalls += 1
-            while not answered.wait(ASK_S):
+            while not answered.wait(LOOK_S):
                 if self._over.is_set():
                     return
             self._report(time.monotonic() - asked, where)
