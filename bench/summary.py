@@ -122,7 +122,7 @@ def _growth(found: dict[str, Any]) -> Iterator[Figure]:
     starts = [last[key] for key in ("start_s", "redis_start_s") if key in last]
     ratios = [last[key] / first[key] for key in ("visit", "move", "filter", "token")]
     yield Figure(f"connect / move / filter / token: {int(most):,} live ÷ {int(few):,} live", ratios, "≤ 1.05",
-                 "0.98 to 1.03 on another machine; presumably cache misses")  # fmt: skip
+                 "a second run had 0.98 to 1.01; presumably something slowed this one down")  # fmt: skip
     if "idle_cpu" in last:
         yield Figure(f"at rest, 1,000 sessions and {int(most):,} live alerts, % of a core", [100 * last["idle_cpu"]],
                      "≤ 0.3", "each session is pinged, and an idle node alone takes 0.2")  # fmt: skip
