@@ -80,4 +80,13 @@ class Chain(NamedTuple):
         said = entry.said if isinstance(entry, Untrusted) else entry
         if isinstance(said, Revision):
             kinds = _shared(kinds, said.alert.category, said.alert.confirm != NOTHING_CONFIRMED)
-        return Chain(entry.revision, kinds)
+        return _chain(entry.revision, kinds)
+
+
+NO_CHAIN = Chain()
+
+
+@lru_cache(4_096)
+def _chain(last: int, kinds: Kinds) -> Chain:
+    """Return a summary. Equal results are the same object, because most live alerts have equal summaries."""
+    return Chain(last, kinds)

@@ -835,9 +835,6 @@ def _message(alert: LiveAlert, text: int, *, signed: bool) -> PushMessage:
     """Return the push message for an alert's current entry.
 
     `text` is the index of the text (language) to use. `signed` says whether the message contains the proof of the
-    approvals. The JSON is encoded once for each text, when it is first needed.
+    approvals.
     """
-    payloads = alert.encoded.get(text)
-    if payloads is None:
-        payloads = alert.encoded[text] = encode_json(alert.current, text)
-    return PushMessage(alert.number, alert.cancel is not None, payloads[signed])
+    return PushMessage(alert.number, alert.cancel is not None, alert.encoded(text, encode_json)[signed])

@@ -279,7 +279,7 @@ class Hub:
     def _send_owed(self, row: int, data: bytes, owed: Sequence[LiveAlert], now: Now) -> None:
         if owed:
             wire, wanted = int(self._wire[row]), self._fanout.filter_of(row).languages
-            data += b"".join([_frames(alert, choice(wanted, alert.languages))[wire] for alert in owed])
+            data += b"".join([alert.encoded(choice(wanted, alert.languages), encode)[wire] for alert in owed])
         if data:
             self._last_write[row] = now.monotonic
             self._writes[row](data)
@@ -334,7 +334,7 @@ class Hub:
         self._last_write[rows] = self._now.monotonic
         wires = self._wire[rows]
         for number in [each for each, sessions in enumerate(self._sessions_by_wire) if sessions]:
-            frames = [_frames(alert, text)[number] for alert, text in zip(alerts, texts, strict=True)]
+            frames = [alert.encoded(text, encode)[number] for alert, text in zip(alerts, texts, strict=True)]
             self._write(rows[wires == number], b"".join(frames))
         return [rows] * len(alerts)
 
@@ -443,20 +443,6 @@ class Hub:
 
     def _peers_of(self, rows: Iterable[Any]) -> Iterable[Peer]:
         return [peer for row in rows if (peer := self._peers[int(row)]) is not None]
-
-
-def _frames(alert: LiveAlert, text: int) -> tuple[bytes, ...]:
-    """Encode the current entry of an alert as frames, one for each wire format.
-
-    `text` is the index of the text to use (the language).
-
-    The frames are encoded at the first call and stored in the alert. So an alert that concerns no session is never
-    encoded, and an alert that concerns 20,000 sessions is encoded once.
-    """
-    frames = alert.encoded.get(text)
-    if frames is None:
-        frames = alert.encoded[text] = encode(alert.current, text)
-    return frames
 
 
 def _nowhere(_data: bytes) -> None:

@@ -76,7 +76,7 @@ Rule 10  After a believed cancel, all other entries of the alert are ignored, wh
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from heapq import heappop, heappush
 from sys import intern
 
@@ -84,7 +84,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..alertlog import RETENTION_MS, Counts, EntryVerifier, TrustAll
-from ..alertlog.chain import NO_KINDS, UNKNOWN, Chain, Kinds
+from ..alertlog.chain import NO_CHAIN, NO_KINDS, UNKNOWN, Chain, Kinds
 from ..clock import Now
 from ..geometry.sphere import Vector
 from ..matching.alert_index import NONE, AlertIndex, Filed
@@ -126,12 +126,12 @@ class LiveAlert:
 
     The *current entry* is the newest revision or the cancel. A revision is *believed* if the log's verifier accepts its
     approvals. A *row* is the number of a session or push device. `rank` is the severity as a number. `restricted`
-    alerts are sent only to sessions that may see tests (R6). `encoded` is a cache for the sender: it maps the index of
-    a text to the current entry with this text, as one frame for each wire format, or as two payloads of a push.
-    `languages` are the language tags of the texts, or empty if there are fewer than two texts.
+    alerts are sent only to sessions that may see tests (R6). `languages` are the language tags of the texts, or empty
+    if there are fewer than two texts.
     """
 
     __slots__ = (
+        "_encoded",
         "_flags",
         "_revision",
         "_shared",
@@ -142,7 +142,6 @@ class LiveAlert:
         "category",
         "chain",
         "deadline",
-        "encoded",
         "expires_at",
         "id",
         "languages",
@@ -162,7 +161,7 @@ class LiveAlert:
         self._shared = shared
         self._flags: DeliveryFlags | None = None  # None until the alert is sent to a session
         self.cancel: Cancel | None = None
-        self.chain = Chain()  # of all entries that this process knows, including unbelieved ones (Rule 8)
+        self.chain = NO_CHAIN  # of all entries that this process knows, including unbelieved ones (Rule 8)
         self.behind: Kinds = NO_KINDS  # the kinds of the entries before the newest revision (Rule 8)
         self.sent = self.acked = 0  # counted since the last `take_counts`
         self.restricted = revision.alert.status != "actual"
@@ -181,7 +180,7 @@ class LiveAlert:
         self.rank = SEVERITY_RANK[revision.alert.severity]
         texts = revision.alert.texts
         self.languages = tuple(intern(text.language) for text in texts) if len(texts) > 1 else ()
-        self.encoded: dict[int, tuple[bytes, ...]] = {}
+        self._encoded: dict[int, tuple[bytes, ...]] | None = None  # None until the alert is sent to a session
 
     @property
     def revision(self) -> Revision:
@@ -200,6 +199,19 @@ class LiveAlert:
     def current(self) -> Entry:
         """The current entry: the cancel if there is one, otherwise the newest revision."""
         return self.revision if self.cancel is None else self.cancel
+
+    def encoded(self, text: int, encode: Callable[[Entry, int], tuple[bytes, ...]]) -> tuple[bytes, ...]:
+        """Return the current entry with one of its texts, as `encode` encodes it. `text` is the index of the text.
+
+        The result is stored, so `encode` is called once, however many sessions the entry is sent to. It must be the
+        same function each time.
+        """
+        if self._encoded is None:
+            self._encoded = {}
+        found = self._encoded.get(text)
+        if found is None:
+            found = self._encoded[text] = encode(self.current, text)
+        return found
 
     @property
     def number(self) -> int:
@@ -303,7 +315,7 @@ class LiveAlert:
         self.restore()
         self.cancel = cancel
         self.languages = ()
-        self.encoded = {}
+        self._encoded = None
 
     # ---- flags of recipients -------------------------------------------------------------------------------------
 
@@ -553,7 +565,7 @@ class LiveAlerts:
         If so, the caller must read the alert's history and call `learn` before `apply` (Rule 8).
         """
         alert = self._alerts.get(entry.id)
-        chain = Chain() if alert is None else alert.chain
+        chain = NO_CHAIN if alert is None else alert.chain
         return self.verifier.needs_chain and (entry.revision > chain.last + 1 or chain.kinds >= UNKNOWN)
 
     def learn(self, entry: Entry | Untrusted, history: Iterable[Entry | OtherKind]) -> None:
@@ -572,7 +584,7 @@ class LiveAlerts:
         an unknown alert is stored until the alert arrives (Rule 6), except a tombstone, which is ignored.
         """
         alert = self._alerts.get(entry.id)
-        chain = self._chains_before.pop(entry.id, Chain() if alert is None else alert.chain)
+        chain = self._chains_before.pop(entry.id, NO_CHAIN if alert is None else alert.chain)
         behind = chain.before(entry.revision)
         # Every entry becomes part of the chain, even one whose approval is not accepted. What matters is the kind that
         # the entry states (HD1).
