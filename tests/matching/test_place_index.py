@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from geocast.geometry.sphere import cell_of, cell_place, unit_vector
 from geocast.matching.columns import Column
-from geocast.matching.place_index import NO_BALL, PAGE_SIZE, PlaceIndex, nearest_first
+from geocast.matching.place_index import NO_BALL, PAGE_SIZE, UNCOVERED_PAGES, PlaceIndex, nearest_first
 from geocast.model.alert import Circle
 
 CM = 0.01
@@ -48,7 +48,11 @@ class CheckedPlaceIndex:
 
     def check(self, *area):
         """Compare a search with brute force. Within a centimetre of an edge both results are correct."""
+        self.index.uncovered_pages = UNCOVERED_PAGES
+        uncovered = self.index.match(area)
+        self.index.uncovered_pages = 0
         rows, distances = self.index.match(area)
+        np.testing.assert_array_equal((rows, distances), uncovered)
         assert rows.dtype == np.int32
         assert distances.dtype == np.float64
         surely, perhaps = self.expected(area, -CM), self.expected(area, CM)

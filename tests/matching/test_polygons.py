@@ -8,7 +8,7 @@ from geocast.geometry.sphere import distance_m, unit_vectors
 from geocast.geometry.spherical_polygon import SphericalPolygon
 from geocast.matching import place_index, polygons
 from geocast.matching.alert_index import AlertIndex
-from geocast.matching.place_index import PlaceIndex, _ball
+from geocast.matching.place_index import UNCOVERED_PAGES, PlaceIndex, _ball
 from geocast.model.alert import Circle, Polygon
 
 SIZES_M = (50.0, 2_000.0, 60_000.0, 1_500_000.0)
@@ -32,6 +32,7 @@ def town(dice, centre, size_m, count, page_size=32):
     places = np.vstack([s2.places(dice, centre, size_m, count), s2.places(dice, centre, 20_000_000.0, 50)])
     reaches = dice.choice([0.0, 0.0, 20.0, 300.0], len(places))
     index = PlaceIndex(page_size=page_size)
+    index.uncovered_pages = int(dice.choice([0, UNCOVERED_PAGES]))
     for row, ((lng, lat), reach) in enumerate(zip(places.tolist(), reaches.tolist(), strict=True)):
         index.add(row, lat, lng, reach)
     return index, places, reaches
