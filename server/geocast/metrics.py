@@ -3,7 +3,7 @@
 import platform
 import resource
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -28,10 +28,10 @@ class Metrics:
     Histogram objects here.
     """
 
-    def __init__(self, others: Callable[[], list["Export"]] | None = None) -> None:
+    def __init__(self, others: Callable[[], Awaitable[list["Export"]]] | None = None) -> None:
         """Create the metrics of this process.
 
-        `others` is a function that returns the metrics of the node's other processes, which `render` adds.
+        `others` is a coroutine function that returns the metrics of the node's other processes, which `scrape` adds.
         """
         self._others = others
         self.registry = CollectorRegistry()
@@ -95,11 +95,16 @@ class Metrics:
         """Register a function that returns metrics. It is called at each scrape."""
         self.registry.register(_Reader(read))
 
-    def render(self) -> bytes:
-        """Return all metrics in the text format of Prometheus, encoded in UTF-8."""
+    async def scrape(self) -> bytes:
+        """Return the metrics of this process and the others, in the text format of Prometheus, encoded in UTF-8."""
         if self._others is None:
-            return generate_latest(self.registry)
-        return generate_latest(_Merged(merged([export(self.registry), *self._others()])))
+            return self.render()
+        others = await self._others()
+        return generate_latest(_Merged(merged([export(self.registry), *others])))
+
+    def render(self) -> bytes:
+        """Return the metrics of this process, in the text format of Prometheus, encoded in UTF-8."""
+        return generate_latest(self.registry)
 
 
 def append_times() -> Histogram:

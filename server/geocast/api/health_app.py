@@ -25,6 +25,6 @@ def make_health_app(unready: Callable[[], list[str]], of: Metrics) -> ASGIApp:
         return JSONResponse(status, 503 if reasons else 200, _NOT_STORED)
 
     async def metrics(_: Request) -> Response:
-        return Response(of.render(), headers=_NOT_STORED, media_type=CONTENT_TYPE)
+        return Response(await of.scrape(), headers=_NOT_STORED, media_type=CONTENT_TYPE)
 
     return Starlette(routes=[Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", metrics)])

@@ -197,7 +197,7 @@ def _operations(api: ApiContext) -> list[ApiRoute]:
 
 def _metrics(api: ApiContext) -> ApiRoute:
     async def metrics(_: Request) -> Response:
-        return Response(api.metrics.render(), media_type=CONTENT_TYPE)
+        return Response(await api.metrics.scrape(), media_type=CONTENT_TYPE)
 
     return ApiRoute("GET", "/metrics", metrics, openapi.METRICS)
 

@@ -7,9 +7,12 @@ also checks for a new configuration every second, because datagrams may be lost.
 
 import abc
 import asyncio
+import contextlib
+import itertools
 import logging
 import os
 import signal
+import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
@@ -17,16 +20,29 @@ import msgpack
 
 from ..auth.jwks_refresh import NewerKeys
 from ..config import KeyUrl, Settings
-from ..metrics import Metrics, export
+from ..metrics import Export, Metrics, export
 from ..model.errors import trace
 from .channel import Channel
 from .key_source import source_of
 from .node import Stop
 from .reload_mailbox import ReloadMailbox
 from .runtime_config import RuntimeConfig
-from .supervising import ASK, FETCH, FETCHED, LOOK, REPORT_S, SETTLED, Reports, WorkerSpec
+from .supervising import (
+    ASK,
+    FETCH,
+    FETCHED,
+    LOOK,
+    MEASURE,
+    METRICS_EVERY,
+    REPORT_S,
+    SETTLED,
+    Reports,
+    WorkerSpec,
+)
 
 logger = logging.getLogger(__name__)
+
+MEASURE_S = 0.25  # how long a scrape waits for the metrics of the other processes
 
 
 class _Link(abc.ABC):
@@ -94,6 +110,7 @@ class FrontLink(_Link):
         self._names = names
         self._ending = ending
         self._reported = reported
+        self._heard = asyncio.Event()  # set at each report
         self.source = source_of(settings, in_force, self._fetched, lambda: self.send_to_all(SETTLED))
         if self.source is not None:
             in_force.watch(self.source.newer.settle)
@@ -102,6 +119,20 @@ class FrontLink(_Link):
         """Send a datagram to all other processes except the supervisor."""
         for name in self._names:
             self.send(name, data)
+
+    async def exports(self) -> list[Export]:
+        """Return the metrics of the other processes, and the counters of those that have died.
+
+        The processes are asked for them. If one does not answer within MEASURE_S, return what it reported last.
+        """
+        asked = time.monotonic()
+        self.send_to_all(MEASURE)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(MEASURE_S):
+                while not self.reports.are_since(asked):
+                    self._heard.clear()
+                    await self._heard.wait()
+        return self.reports.exports()
 
     def upkeep(self) -> list[Coroutine[Any, Any, None]]:
         """Return coroutines that the caller must run for as long as the link is in use.
@@ -116,6 +147,7 @@ class FrontLink(_Link):
                 self.source.ask() if data == ASK else self.source.fetch_now()
         elif data:
             self.reports.take(data)
+            self._heard.set()
             self._reported()
         else:
             self._ending()
@@ -155,28 +187,33 @@ class WorkerLink(_Link):
         super().__init__(part, in_force, stop)
         self._front = front
         self._appended = appended
+        self._measure: Callable[[], None] = lambda: None  # reports with the metrics
         is_at_url = isinstance(settings.keys, KeyUrl)
         self.newer_keys = NewerKeys(lambda: self.send(front, ASK)) if is_at_url else None
         if self.newer_keys is not None:
             in_force.watch(self.newer_keys.settle)
 
     async def report_for_ever(self, metrics: Metrics, state: Callable[[], Mapping[str, Any]]) -> None:
-        """Every REPORT_S seconds, send the front a report with the metrics and the dict that `state` returns.
+        """Every REPORT_S seconds, send the front a report with the dict that `state` returns.
 
-        Also check the mailbox for a new configuration.
+        One in METRICS_EVERY reports has the metrics too, and so has a report that the front asks for. Also check the
+        mailbox for a new configuration.
         """
-        while True:
+        self._measure = lambda: self.report(state(), metrics)
+        for count in itertools.count():
             self._look()
-            self.report(metrics, state())
+            self.report(state(), None if count % METRICS_EVERY else metrics)
             await asyncio.sleep(REPORT_S)
 
-    def report(self, metrics: Metrics, state: Mapping[str, Any]) -> None:
-        """Send the front a report with the metrics and `state`."""
-        report = {"name": self._part.name, "pid": os.getpid(), **state, "metrics": export(metrics.registry)}
-        self.send(self._front, msgpack.packb(report))
+    def report(self, state: Mapping[str, Any], metrics: Metrics | None) -> None:
+        """Send the front a report with `state` and the metrics, if they are given."""
+        packed = None if metrics is None else msgpack.packb(export(metrics.registry))
+        self.send(self._front, msgpack.packb({**state, "name": self._part.name, "pid": os.getpid(), "metrics": packed}))
 
     def _take(self, data: bytes) -> None:
-        if data != SETTLED:
+        if data == MEASURE:
+            self._measure()
+        elif data != SETTLED:
             self._appended()
         elif self.newer_keys is not None:
             self.newer_keys.settle()

@@ -78,7 +78,7 @@ async def _run_front(part: WorkerSpec, means: PushContext, names: Sequence[str])
         return ["draining"] * ending.is_set() + link.reports.unready()
 
     with contextlib.closing(FrontLink(part, names, means.node, in_force, stop, ending.set)) as link:
-        metrics = Metrics(link.reports.exports)
+        metrics = Metrics(link.exports)
         if link.source is not None:
             metrics.watch(link.source.metrics)
         metrics.watch(lambda: comparable(in_force))

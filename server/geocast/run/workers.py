@@ -13,9 +13,10 @@ Rule 3  The supervisor keeps every listening socket open and passes it on.
 Rule 4  After each append to the log, the api process sends the stream processes a *nudge*: a datagram which says that
         the log has a new entry. A stream process that has appended a responder's answer does the same. If a nudge is
         lost, the entry is found a moment later by polling the log.
-Rule 5  Each stream process reports its metrics and whether it is ready, once a second and when it becomes ready. If a
-        report is missing, the node is not ready. The api process logs once that the node is ready: when /readyz says
-        so for the first time. The counters of a process that has died are still included.
+Rule 5  Each stream process reports whether it is ready, once a second and when it becomes ready. If a report is
+        missing, the node is not ready. The api process logs once that the node is ready: when /readyz says so for the
+        first time. It asks the others for their metrics when /metrics is read. They also report them every five
+        seconds, so that the counters of a process that has died are still included.
 Rule 6  When the node drains (ends), the api process answers "not ready", the stream processes drain at the same time,
         and the api process ends last. If the supervisor dies, the others drain too.
 Rule 7  Only the supervisor tells the others to end: it signals each of them once, and a second time to make it hurry.
@@ -137,7 +138,7 @@ async def _run_stream(part: WorkerSpec, shared: _Shared) -> None:
             async with background(reporting), delivery.serving(part.listeners["--stream"], stop.asked, stop.hurry):
                 if not stop.asked.is_set():  # the signal may have come while the log was being read
                     logger.info("process %s is ready", part.name)
-                    link.report(metrics, state())
+                    link.report(state(), metrics)
                 await stop.asked.wait()
 
 
@@ -165,7 +166,7 @@ class _ApiProcess:
         names = _names(shared.settings)
         self._link = FrontLink(part, names, shared.settings, in_force, stop, self._end, self._reported)
         reports, source = self._link.reports, self._link.source
-        metrics = Metrics(reports.exports)
+        metrics = Metrics(self._link.exports)
         metrics.watch(alert_log.metrics)
         metrics.watch(lambda: _metrics_of(reports))
         asked = (self._appended, self._unready, shared.settings.share, reports.degraded, reports.reads)

@@ -119,6 +119,22 @@ def test_metrics_show_hanging_and_replaced_processes(workers: Node):
     wait_until(lambda: shows("geocast_ready 1.0", "geocast_stream_restarts_total 1.0"), "it is replaced")
 
 
+def test_metrics_count_everything_that_was_sent_before_the_scrape(workers: Node, join: Join):
+    """The processes are asked when /metrics is read (Rule 5 of `workers`)."""
+
+    def sent() -> float:
+        [line] = [line for line in workers.api.get("/metrics").text.splitlines() if line.startswith("geocast_sends_")]
+        return float(line.split()[-1])
+
+    spot, before = ground(), sent()
+    sessions = [join(workers, place(spot)) for _ in range(CROWD)]
+    body = alert(spot)
+    workers.publish(body)
+    for session in sessions:
+        session.listen(body["id"], 1)
+    assert sent() - before == CROWD
+
+
 def test_build_info_appears_once_for_all_processes(workers: Node):
     """`geocast_build_info` is 1, and names the releases of geocast and Python (section 4, `GET /metrics`)."""
     shown = [line for line in workers.api.get("/metrics").text.splitlines() if line.startswith("geocast_build_info")]
