@@ -51,6 +51,54 @@ def test_alerts_are_sent_by_severity_then_by_arrival(town, small_slices):
     assert town.finished == ["b/1", "c/1", "d/1"]
 
 
+def elsewhere(name):
+    """Return an alert for a place that is far away from the crowd."""
+    return a_revision(name, area=(Circle(*Town.place(FAR_AWAY)[:2], 1000.0),))
+
+
+def test_alert_for_few_does_not_wait_for_an_equally_severe_one_for_many(town, small_slices, monkeypatch):
+    """It gets every other turn once the other has had its own head start (fan-out, HEAD_START)."""
+    monkeypatch.setattr(fanout, "HEAD_START", 4)
+    many, few = town.crowd(20), [town.join(FAR_AWAY) for _ in range(3)]
+    town.deliver(a_revision("many"))
+    for _ in range(2):
+        town.turn()
+    town.deliver(elsewhere("few"))
+    for _ in range(4):
+        town.turn()
+    assert town.finished == ["few/1"]
+    assert [peer.received() for peer in few] == [["welcome", "few/1"]] * 3
+    town.run()
+    assert [peer.received() for peer in many] == [["many/1"]] * 20
+
+
+def test_alert_for_many_goes_on_while_alerts_for_few_keep_coming(town, small_slices, monkeypatch):
+    """It keeps the other half of the turns (fan-out, HEAD_START)."""
+    monkeypatch.setattr(fanout, "HEAD_START", 4)
+    town.crowd(20)
+    town.join(FAR_AWAY)
+    town.deliver(a_revision("many"))
+    for n in range(20):
+        town.deliver(elsewhere(f"few-{n}"))
+        town.turn()
+    assert "many/1" in town.finished
+
+
+def test_alert_loses_its_extra_turns_once_it_has_been_sent_to_many(town, small_slices, monkeypatch):
+    """From then on the earlier of two equally severe alerts goes first (fan-out, HEAD_START)."""
+    monkeypatch.setattr(fanout, "HEAD_START", 4)
+    town.crowd(20)
+    for _ in range(20):
+        town.join(FAR_AWAY)
+    town.deliver(a_revision("first"))
+    for _ in range(3):
+        town.turn()
+    town.deliver(elsewhere("second"))
+    for _ in range(9):
+        town.turn()
+    assert town.finished == ["first/1"]
+
+
 def test_cancel_is_sent_before_a_revision_of_equal_severity(town, small_slices):
     """Clients can't rely on an order between alerts (R2)."""
     town.crowd(4)
