@@ -68,8 +68,8 @@ from .live_alerts import CURRENT, RECIPIENT, LiveAlert, LiveAlerts
 from .session import Place
 
 SLICE = 256  # number of rows per turn: about 1.1 ms of writes (`bench fanout`: 4.3 µs each)
-# An alert that has been sent to fewer rows than this gets every other turn, even if an earlier one of its severity is not
-# finished. So an alert for a neighbourhood does not wait for one for a city, which takes 0.1 s or more (`bench storm`).
+# An alert that has been sent to fewer rows than this gets every other turn, even if an earlier one of its severity is
+# not finished. So an alert for a neighbourhood does not wait for one for a city, which takes 0.1 s (`bench storm`).
 HEAD_START = 1024
 NEAREST = 256  # number of rows that go first, in order of distance; sorting all of a million rows would take 77 ms
 FLIGHTS = 64  # how many alerts (flights) can be sent at a time: each occupies one bit of a 64-bit word
