@@ -15,10 +15,10 @@ from geocast.metrics import Metrics
 from geocast.model.alert import Untrusted
 from geocast.model.errors import LogUnavailable
 from geocast.stream import live_alerts, log_reader, server
+from geocast.stream.hub import LOOK_S
 from geocast.stream.server import (
     EXPECTED_S,
     NEW_ROWS,
-    REST_S,
     ROWS_WHILE_ASKED,
     TICK_S,
     YIELD_S,
@@ -311,12 +311,12 @@ def test_idle_process_checks_rarely_unless_expired_alerts_are_left(monkeypatch):
         async with Reading(*spent) as node:
             delivery = node.delivery
             await delivery._pump.idle.wait()
-            assert delivery._pause_s() == REST_S
+            assert delivery._pause_s() == LOOK_S
             node.clock.advance(2)
             delivery._stream.sweep()
             assert delivery._pause_s() == TICK_S
             delivery._stream.sweep()
-            assert delivery._pause_s() == REST_S
+            assert delivery._pause_s() == LOOK_S
 
     run(main)
 

@@ -61,7 +61,6 @@ YIELD_S, YIELDING_S, YIELDING_ROWS, ROWS_WHILE_ASKED = 0.05, 0.002, 64, 32
 NEW_ROWS = 128
 EXPECTED_S = 0.02  # slices stay small for at most this long while an appended entry is expected from the log
 TICK_S = 0.05  # time between checks while a deadline is near, or alerts are being sent or let go
-REST_S = 0.5  # time between checks without connections: an alert that ends concerns no session
 FLUSH_S = 1.0  # time between writes of delivery counts
 DRAIN_BATCH = 128  # number of sessions that are closed with 1012 at a time
 RECHECK_BATCH = 256  # number of sessions whose tokens are checked in one turn of the loop: 6 ms if all end
@@ -380,11 +379,10 @@ class StreamServer:
         """Return the number of seconds until deadlines must be checked again.
 
         The pause is short if a deadline is near, or may become near during the pause. Only the expiry of a token may
-        come earlier than the next check. It is noticed at most half a second late, and T6 allows a second.
+        come earlier than the next check. It is noticed at most LOOK_S late, and T6 allows a second.
         """
-        if self._hub.busy or self._hub.live.behind or self._stream.unsaid or self._stream.lingering:
-            return TICK_S
-        return LOOK_S if self._stream.connections else REST_S
+        is_near = self._hub.busy or self._hub.live.behind or self._stream.unsaid or self._stream.lingering
+        return TICK_S if is_near else LOOK_S
 
     def _watch_the_clock(self) -> None:
         """If somebody has set the wall clock, log by how much, and how many alerts have ended according to it alone."""
