@@ -390,4 +390,4 @@ def test_delivery_flags_of_forgotten_sessions_are_cleared(alerts, clock):
         assert [alert.flags(row) for row in range(4)] == [0, 0, RECIPIENT | CURRENT | SENT, 0]
         assert alert._flags.ahead == {}
         alert.acknowledge(1, 1)
-        assert alert.acked == 0
+        assert alert.counts.acked == 0

@@ -75,7 +75,7 @@ Rule 10  After a believed cancel, all other entries of the alert are ignored, wh
          3. The alert stays cancelled.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from heapq import heappop, heappush
 from sys import intern
@@ -108,26 +108,39 @@ MAX_HOLDINGS = 100_000  # limit on such statements that are remembered at a time
 
 
 class _Shared:
-    """The state that all live alerts of a process share, such as the set of suspended alerts."""
+    """The state that all live alerts of a process share, and what only some of them have, such as the suspended ones.
 
-    __slots__ = ("acks", "counted", "departures", "doubted", "suspended", "unbelieved")
+    What few alerts have is here, because each attribute of an alert takes 8 bytes (`bench growth`).
+    """
+
+    __slots__ = ("acked", "acks", "departures", "doubted", "restricted", "sent", "suspended", "unbelieved", "withdrawn")
 
     def __init__(self, capacity: int) -> None:
         self.departures = Departures(capacity)
         self.suspended: set[LiveAlert] = set()  # alerts that may be sent again later (Rules 3, 7)
         self.doubted: set[LiveAlert] = set()  # alerts whose deadlines were not computed from the wall clock (Rule 4)
         self.unbelieved: set[LiveAlert] = set()  # alerts without a believed revision (Rule 9)
-        self.counted: set[LiveAlert] = set()  # alerts with `sent` or `acked` that `take_counts` has not returned yet
+        self.restricted: set[LiveAlert] = set()  # alerts that only some sessions may see (R6)
+        self.withdrawn: dict[LiveAlert, int] = {}  # withdrawn alert -> its end; its `expires_at` is 0 (Rule 7)
+        self.sent: Counter[LiveAlert] = Counter()  # how often each was sent since the last `take_counts`
+        self.acked: Counter[LiveAlert] = Counter()  # how often each was acknowledged since then
         self.acks = 0  # acknowledgements counted since the start
+
+    def forget(self, alert: "LiveAlert") -> None:
+        """Remove all that is stored about an alert here, except its counts."""
+        self.suspended.discard(alert)
+        self.doubted.discard(alert)
+        self.unbelieved.discard(alert)
+        self.restricted.discard(alert)
+        self.withdrawn.pop(alert, None)
 
 
 class LiveAlert:
     """One alert that the process keeps: its newest revision, its cancel if it has one, and its delivery flags.
 
     The *current entry* is the newest revision or the cancel. A revision is *believed* if the log's verifier accepts its
-    approvals. A *row* is the number of a session or push device. `rank` is the severity as a number. `restricted`
-    alerts are sent only to sessions that may see tests (R6). `languages` are the language tags of the texts, or empty
-    if there are fewer than two texts.
+    approvals. A *row* is the number of a session or push device. `rank` is the severity as a number. `languages` are
+    the language tags of the texts, or empty if there are fewer than two texts.
     """
 
     __slots__ = (
@@ -135,7 +148,6 @@ class LiveAlert:
         "_flags",
         "_revision",
         "_shared",
-        "acked",
         "area",
         "behind",
         "cancel",
@@ -148,10 +160,7 @@ class LiveAlert:
         "latest",
         "order",
         "rank",
-        "restricted",
         "revision_number",
-        "sent",
-        "withdrawn",
     )
 
     def __init__(self, revision: Revision, now: Now, order: int, shared: _Shared) -> None:
@@ -163,8 +172,8 @@ class LiveAlert:
         self.cancel: Cancel | None = None
         self.chain = NO_CHAIN  # of all entries that this process knows, including unbelieved ones (Rule 8)
         self.behind: Kinds = NO_KINDS  # the kinds of the entries before the newest revision (Rule 8)
-        self.sent = self.acked = 0  # counted since the last `take_counts`
-        self.restricted = revision.alert.status != "actual"
+        if revision.alert.status != "actual":
+            shared.restricted.add(self)
         self._set_revision(revision, now)
         if now.wall_ms >= revision.ends_at:
             shared.doubted.add(self)  # its deadline can't be computed from the wall clock (Rule 4)
@@ -174,7 +183,6 @@ class LiveAlert:
         self._revision: Revision | bytes = revision
         self.revision_number = revision.revision
         self.expires_at = revision.ends_at
-        self.withdrawn = 0  # the end of a withdrawn alert, whose `expires_at` is 0 meanwhile (Rule 7)
         self.latest = now.monotonic + (revision.ends_at - revision.issued_at) / 1000  # the latest deadline (Rule 4)
         self.category = intern(revision.alert.category)
         self.rank = SEVERITY_RANK[revision.alert.severity]
@@ -232,7 +240,17 @@ class LiveAlert:
 
         While the alert is withdrawn, the attribute `expires_at` is 0, but this property does not change (Rule 7).
         """
-        return self.withdrawn or self.expires_at
+        return self._shared.withdrawn.get(self, self.expires_at)
+
+    @property
+    def counts(self) -> Counts:
+        """How often the alert was sent and acknowledged since the last call of `LiveAlerts.take_counts`."""
+        return Counts(self._shared.sent[self], self._shared.acked[self])
+
+    @property
+    def restricted(self) -> bool:
+        """Whether the alert is sent only to sessions that may see tests (R6)."""
+        return self in self._shared.restricted
 
     @property
     def unbelieved(self) -> bool:
@@ -261,8 +279,8 @@ class LiveAlert:
 
     def withdraw(self) -> None:
         """Stop the alert from being sent until `restore` is called (Rule 7)."""
-        if not self.withdrawn:
-            self.withdrawn, self.expires_at = self.expires_at, 0
+        if self not in self._shared.withdrawn:
+            self._shared.withdrawn[self], self.expires_at = self.expires_at, 0
             self._shared.suspended.add(self)
 
     def restore(self) -> None:
@@ -271,8 +289,7 @@ class LiveAlert:
         The next call of `LiveAlerts.expire` returns the alert.
         """
         self._shared.unbelieved.discard(self)
-        if self.withdrawn:
-            self.expires_at, self.withdrawn = self.withdrawn, 0
+        self.expires_at = self._shared.withdrawn.pop(self, self.expires_at)
 
     def trust(self, now: Now) -> bool:
         """Compute the deadline from the wall clock, and return whether this has changed the deadline.
@@ -380,8 +397,7 @@ class LiveAlert:
             flags.take_from_all(rows, RECIPIENT)
         else:
             flags.add_to_all(rows, RECIPIENT | CURRENT | SENT)
-            self._shared.counted.add(self)
-            self.sent += len(rows)
+            self._shared.sent[self] += len(rows)
 
     def mark_sent_to(self, row: int) -> None:
         """Record that one row (session or push device) accepted the current entry.
@@ -393,8 +409,7 @@ class LiveAlert:
             flags.put(row, flags.of(row) & (0xFF ^ RECIPIENT))
         else:
             flags.put(row, flags.of(row) | RECIPIENT | CURRENT | SENT)
-            self._shared.counted.add(self)
-            self.sent += 1
+            self._shared.sent[self] += 1
 
     def retract(self, row: int, number: int, *, recipient: bool) -> None:
         """Undo `mark_sent` for one row (session or push device), because the sending has failed or may have failed.
@@ -421,9 +436,8 @@ class LiveAlert:
         bits = self.flags(row)
         if bits & (sent | acked) == sent:
             self._writable_flags().put(row, bits | acked)
-            self._shared.counted.add(self)
             self._shared.acks += 1
-            self.acked += 1
+            self._shared.acked[self] += 1
 
 
 def _is_newer(revision: Revision, alert: LiveAlert) -> bool:
@@ -741,12 +755,8 @@ class LiveAlerts:
             del self._alerts[alert.id]
             self._gone.add(alert.id, alert.number, now)
             self._remove_area(alert)
-            self._shared.suspended.discard(alert)
-            self._shared.doubted.discard(alert)
-            self._shared.unbelieved.discard(alert)
-            if alert in self._shared.counted:
-                self._take_counts_of(alert, self._counts)
-                self._shared.counted.discard(alert)
+            self._shared.forget(alert)
+            self._take_counts_of(alert, self._counts)
             alert.deadline = float("-inf")  # `ended` and `gone` stay true, even for flights that still have the alert
 
     def correct(self, now: Now) -> None:
@@ -832,9 +842,8 @@ class LiveAlerts:
         The result is a dict by alert id.
         """
         counts, self._counts = self._counts, {}
-        for alert in self._shared.counted:
+        for alert in {*self._shared.sent, *self._shared.acked}:
             self._take_counts_of(alert, counts)
-        self._shared.counted.clear()
         return counts
 
     def put_back_counts(self, counts: dict[str, Counts]) -> None:
@@ -842,7 +851,7 @@ class LiveAlerts:
         for alert_id, more in counts.items():
             self._counts[alert_id] = self._counts.get(alert_id, Counts()).plus(more)
 
-    @staticmethod
-    def _take_counts_of(alert: LiveAlert, counts: dict[str, Counts]) -> None:
-        counts[alert.id] = counts.get(alert.id, Counts()).plus(Counts(alert.sent, alert.acked))
-        alert.sent = alert.acked = 0
+    def _take_counts_of(self, alert: LiveAlert, counts: dict[str, Counts]) -> None:
+        if alert.counts != Counts():
+            counts[alert.id] = counts.get(alert.id, Counts()).plus(alert.counts)
+        del self._shared.sent[alert], self._shared.acked[alert]
