@@ -381,7 +381,7 @@ class StreamServer:
         The pause is short if a deadline is near, or may become near during the pause. Only the expiry of a token may
         come earlier than the next check. It is noticed at most LOOK_S late, and T6 allows a second.
         """
-        is_near = self._hub.busy or self._hub.live.behind or self._stream.unsaid or self._stream.lingering
+        is_near = self._hub.busy or self._hub.behind or self._stream.unsaid or self._stream.lingering
         return TICK_S if is_near else LOOK_S
 
     def _watch_the_clock(self) -> None:

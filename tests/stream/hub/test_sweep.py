@@ -117,14 +117,16 @@ def test_client_that_only_listens_is_pinged_before_it_would_be_dropped(town):
     assert sum(data == PING for data in listener.writes) == 2
 
 
-def test_pings_beyond_the_limit_wait_for_the_next_periodic_check(town, monkeypatch):
-    """Each check writes at most PINGS pings."""
+def test_pings_beyond_the_limit_follow_at_the_next_sweep(town, monkeypatch):
+    """Each check writes at most PINGS pings. While more are due, it is repeated at each sweep."""
     monkeypatch.setattr(hub, "PINGS", 4)
+    monkeypatch.setattr(hub, "LOOK_S", 60.0)
     peers = town.crowd(10)
     town.clock.advance(25)
-    for pinged in (4, 8, 10, 10):
+    for pinged, is_behind in ((4, True), (8, True), (10, False), (10, False)):
         town.sweep()
         assert sum(len(peer.writes) == 2 for peer in peers) == pinged
+        assert town.hub.behind is is_behind
 
 
 def test_periodic_check_forgets_an_alert_that_has_ended(town):
