@@ -111,10 +111,11 @@ class Flight:
     then sent in slices of SLICE recipients, and is finished after the last slice. `number` is the entry's revision
     number; it is stored because the alert may get a newer entry meanwhile. `rows` are the numbers of the recipients.
     Until sending starts, `rows` is empty and `bit` is 0. `next` is the index in `rows` of the next recipient.
+    `has_order` says whether the rows after the nearest ones are in the order of sending.
     `delivered` is the time at which `FanOut.deliver` received the entry.
     """
 
-    __slots__ = ("alert", "bit", "delivered", "next", "number", "rows", "urgency")
+    __slots__ = ("alert", "bit", "delivered", "has_order", "next", "number", "rows", "urgency")
 
     def __init__(self, alert: LiveAlert, order: int, now: Now) -> None:
         self.alert = alert
@@ -125,6 +126,7 @@ class Flight:
         self.delivered = now
         self.rows: Rows = np.empty(0, np.int32)
         self.next = 0
+        self.has_order = False
         self.bit = np.uint64(0)
 
     def __lt__(self, other: "Flight") -> bool:
@@ -424,6 +426,10 @@ class FanOut:
         self._start(now)
         if self._flying:
             flight = self._next_flight()
+            if flight.next < NEAREST:
+                size = min(size, NEAREST - flight.next)
+            elif not flight.has_order:
+                self._order_rest(flight)
             if len(flight.rows):
                 self._send_slice(flight.rows[flight.next : flight.next + size])
             flight.next += size
@@ -447,6 +453,15 @@ class FanOut:
             return first
         equal = itertools.takewhile(lambda flight: flight.urgency[:2] == first.urgency[:2], self._flying)
         return next((flight for flight in equal if flight.next < HEAD_START), first)
+
+    def _order_rest(self, flight: Flight) -> None:
+        """Put the recipients that have not been sent the alert yet in the order in which sending is cheapest.
+
+        This happens only when the nearest ones have been sent it, so that these wait 0.2 ms less (`bench urgent`).
+        """
+        rest = flight.rows[flight.next :]
+        flight.rows[flight.next :] = rest[self._recipients.by_age(rest)]
+        flight.has_order = True
 
     def _send_slice(self, rows: Rows) -> None:
         """Send each of these rows (recipients) all alerts that it still has to be sent, and record which it accepted.
@@ -560,7 +575,7 @@ class FanOut:
         return len(self._bits) > kept
 
     def _rows_of(self, alert: LiveAlert) -> Rows:
-        """Return the rows (recipients) to which an alert's current entry must be sent, in the order of sending.
+        """Return the rows (recipients) to which an alert's current entry must be sent, as a new array.
 
         First come the rows with a place inside the area that lack the revision, and whose filter and rights let the
         alert through. The nearest NEAREST of them are at the front, sorted by distance. Then come the other recipients
@@ -578,8 +593,7 @@ class FanOut:
         passing = self._filters.passing(alert.category, alert.rank)
         applies = passing[self._filter[rows]] & self._visible(rows, alert) & (alert.flags_of(rows) & CURRENT == 0)
         rows, distance_m = rows[applies], distance_m[applies]
-        by_age = self._recipients.by_age(rows)
-        rows = nearest_first(rows[by_age], distance_m[by_age], NEAREST)
+        rows = nearest_first(rows, distance_m, NEAREST)
         if len(recipients) == 0:
             return rows
         return np.concatenate([rows, np.setdiff1d(recipients, rows, assume_unique=True)])
