@@ -756,7 +756,8 @@ class LiveAlerts:
             self._gone.add(alert.id, alert.number, now)
             self._remove_area(alert)
             self._shared.forget(alert)
-            self._take_counts_of(alert, self._counts)
+            if alert in self._shared.sent or alert in self._shared.acked:
+                self._take_counts_of(alert, self._counts)
             alert.deadline = float("-inf")  # `ended` and `gone` stay true, even for flights that still have the alert
 
     def correct(self, now: Now) -> None:
@@ -852,6 +853,5 @@ class LiveAlerts:
             self._counts[alert_id] = self._counts.get(alert_id, Counts()).plus(more)
 
     def _take_counts_of(self, alert: LiveAlert, counts: dict[str, Counts]) -> None:
-        if alert.counts != Counts():
-            counts[alert.id] = counts.get(alert.id, Counts()).plus(alert.counts)
+        counts[alert.id] = counts.get(alert.id, Counts()).plus(alert.counts)
         del self._shared.sent[alert], self._shared.acked[alert]
