@@ -53,7 +53,7 @@ SLICE_S = 0.0005
 # While an api request is under way in this process, or an entry is on its way from the log, the new alert may be more
 # urgent than the one that is being sent. A request needs some twenty turns of the loop until its alert is sent, and a
 # thread that syncs it. So for the first YIELD_S seconds, only YIELDING_ROWS rows are sent to every YIELDING_S seconds.
-# With that, an extreme alert reaches its first 100 sessions 8 to 11 ms after the request; without it, after 13 (`bench
+# With that, an extreme alert reaches its first 100 sessions 8 to 10 ms after the request; without it, after 13 (`bench
 # urgent`). Afterwards ROWS_WHILE_ASKED rows are sent to in each turn of the loop, so that slow requests hold up nobody.
 YIELD_S, YIELDING_S, YIELDING_ROWS, ROWS_WHILE_ASKED = 0.05, 0.002, 64, 32
 # The nearest sessions of a new alert are sent to at once, although its request is still under way. Finding the

@@ -22,6 +22,7 @@ ROOT = Path(__file__).parents[3]
 HERE = Path(__file__).parent
 SURVIVED = {0, 5, 33}  # exit status of the tests: none failed, or there is none for the function
 ALL = "0123456789"
+# `-k`: the code that mutmut changes is slower, so a test of its CPU time would fail.
 SETTINGS = """\
 [mutmut]
 source_paths = src
@@ -34,6 +35,8 @@ pytest_add_cli_args =
     fastest_first
     -m
     {marked}
+    -k
+    not takes_little_time
 pytest_add_cli_args_test_selection =
     {tests}
 timeout_multiplier = 5.0
