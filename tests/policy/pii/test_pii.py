@@ -452,6 +452,7 @@ def test_text_that_only_looks_like_a_unit_or_place_is_not_reported(text):
     assert kinds(text) == set()
 
 
+@pytest.mark.parametrize("behind", ["", " now."])
 @pytest.mark.parametrize(
     ("kind", "words"),
     [
@@ -460,10 +461,10 @@ def test_text_that_only_looks_like_a_unit_or_place_is_not_reported(text):
         *(("units", words) for all_words in UNITS.values() for words in all_words),
     ],
 )
-def test_finding_begins_and_ends_with_the_revealing_words(kind, words):
+def test_finding_begins_and_ends_with_the_revealing_words(kind, words, behind):
     """The desk marks these words, and a person has to confirm their kind (rule P24)."""
-    text = f"Trouble near {plain(words)}"
-    found = [(each.kind, text[each.start : each.end]) for each in PiiDetector().find(text)]
+    text = f"Trouble near {plain(words)}{behind}"
+    found = [(each.kind, text[each.start : each.end].rstrip()) for each in PiiDetector().find(text)]
     assert found == [(kind, part) for part in re.findall("«(.+?)»", words) or [words]]
 
 
