@@ -5,7 +5,7 @@ import re
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from geocast.policy.pii import KINDS, Finding, PiiDetector, _disjoint
+from geocast.policy.pii import BUILT_IN_REGION, KINDS, Finding, PiiDetector, _disjoint, is_region
 from geocast.wire.fields import Headline
 
 # Texts that are found, by kind. If only a part of a text is found, the part is between « and ».
@@ -281,6 +281,12 @@ def test_telephone_number_is_found_in_its_region_only():
     assert PiiDetector(region="US").find("Ring 044 668 18 00") == []
 
 
+@pytest.mark.parametrize(("code", "is_known"), [(BUILT_IN_REGION, True), ("CH", True), ("ch", False), ("XX", False)])
+def test_region_is_a_country_code_that_the_library_for_numbers_knows(code, is_known):
+    """A policy with any other `text_region` is refused (rule P24)."""
+    assert is_region(code) is is_known
+
+
 def test_matches_of_configured_patterns_are_reported_with_their_kind():
     """Policies have them for other languages and for codes of units (rule TX2)."""
     pii = PiiDetector(patterns={"units": (re.compile(r"\bRTW \d+\b"),), "address": (re.compile(r"\w+straße \d+"),)})
@@ -481,6 +487,67 @@ def test_finding_covers_the_whole_address_or_number(text, whole):
     """Nothing revealing is left if the finding is cut out (rule HD13)."""
     [found] = PiiDetector().find(text)
     assert text[found.start : found.end] == whole
+
+
+# Sentences in which a small change of the rules would find more, less or nothing. Findings are between « and ».
+SENTENCES = [
+    "Bus 800-850 Express is late.",
+    "Crews in 5 Parks close the road.",
+    "Smoke at «5 Maple Close».",
+    "The 300th Oak Street parade is today.",
+    "The 50km Oak Street run is today.",
+    "«E7»/«M2»/«T3» are here.",
+    "Smoke at «Oak Street and the M60».",
+    "Smoke at «Avenida Cesar Chavez and Elm Street».",
+    "Guerrero - 18th annual run",
+    "Music at Elm & Sons",
+    "Smoke at «Main Street and elm st» now.",
+    "Smoke on «Pine Rd (and Oak St»)",
+    "Avoid Pine Rd., and Oak St. is closed.",
+    "The corner Oak fell.",
+    "Smoke near Oak St («cross: Pine»)",
+    "Red Cross: Oak Hall is open.",
+    "Smoke on Oak, around the «corner from Pine Rd».",
+    "Smoke at «Main and New Streets».",
+    "The 7th and 8th fires are out.",
+    "Smoke in the «7th and 8th» area",
+    "A fire on «Oak Street from Elm Avenue».",
+    "Smoke at «Oak Street & St.James».",
+    "Smoke at «cnr Oak.and Elm».",
+    "Smoke at «Main Street & Stoke-on-Trent Rd».",
+    "«Old Oak & Elm Streets» burn.",
+    "A car left Elm Street and was on Oak Avenue.",
+    "Smoke where «Pine South Rd meets Oak St» now.",
+    "Stay where Oak",
+    "Go away from «Pine and Oak Street».",
+    "Main and Elm Street burn.",
+    "Smoke near «450 Broadway» and «Engine 12».",
+    "Smoke at «Main and 5th» at city hall.",
+    "Take shelter at «Main Street and Elm».",
+    "Smoke at «Main x Elm Street».",
+    "«2x unmarked patrol cars» came.",
+    "«3 x ladder» came.",
+    "«Two cars» are on Phillips Way.",
+    "The «medics x4» came.",
+    "Only one officer was hurt.",
+    "Crews three towns away came.",
+    "Fifteen Engine rooms burn.",
+    "All «available units» came.",
+    "A «single engine» came.",
+    "Call «4155552671», «1200-blk of Elm Ave» burns.",
+    "Smoke in the «300 block along Elm Ave».",
+    "Smoke in the «300 block of 5th».",
+    "Smoke at «20 Avenue Foch».",
+    "Smoke in «apt # 12».",
+]
+
+
+@pytest.mark.parametrize("sentence", SENTENCES)
+def test_only_the_revealing_words_of_a_sentence_are_found(sentence):
+    """Neither more nor less is marked (rules P24, HD13, TX3)."""
+    text = plain(sentence)
+    found = [text[each.start : each.end] for each in PiiDetector().find(text)]
+    assert found == re.findall("«(.+?)»", sentence)
 
 
 def test_each_emergency_unit_of_a_list_is_found():
