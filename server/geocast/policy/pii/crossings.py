@@ -148,7 +148,7 @@ def _is_related(tokens: TokenList, first: Span, second: Span) -> bool:
 
 def _separates(tokens: TokenList, at: int) -> bool:
     token, behind = tokens[at], tokens.at(at + 1)
-    if token.lower == "and" and (behind.lower.endswith("ed") or behind.lower in ("hit", "ran", "struck", "was")):
+    if token.lower == "and" and (behind.lower.endswith("ed") or behind.lower in ("hit", "ran", "struck")):
         return False  # not a separation: "the car went down Elm Street and crashed at Oak Avenue"
     return token.text in ";!?" or (token.text == "." and not _is_abbreviated(tokens, at)) or token.lower in _APART
 

@@ -129,7 +129,7 @@ def _number(character: str) -> str | None:
     """Return a digit of any script, or a number in a circle, as ASCII digits; None for other characters."""
     if unicodedata.category(character) not in ("Nd", "No"):
         return None
-    value = unicodedata.numeric(character, 0.5)
+    value = unicodedata.numeric(character)
     return str(int(value)) if value == int(value) and value < 100 else None
 
 

@@ -240,7 +240,7 @@ def _counted_behind(tokens: TokenList, at: int) -> int | None:
         return None
     if sign and (_is_number(number) or (number.lower in _NUMBERS and not tokens.at(end + 1).word)):
         return end + 1 + (tokens.at(end + 1).text == ")")
-    return end + 1 if number.text[0] == "x" and number.text[1:].isdigit() else None
+    return None
 
 
 def _call_sign(tokens: TokenList, at: int) -> int | None:
