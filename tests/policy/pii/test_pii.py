@@ -547,7 +547,7 @@ SENTENCES = [
     "«One brush-truck» came.",
     "Room 127A23 is closed.",
     "Smoke at «800-899» Camino",
-    "Smoke comes from «800-899» Real",
+    "Much smoke comes from «800-899» Real",
     "El Paso the block of Oak Lane",
     "Smoke at «Rue Elm & Oak Rd» now.",
     "Smoke at «Elm Rd-5th Ave» now.",
