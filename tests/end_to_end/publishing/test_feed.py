@@ -178,7 +178,15 @@ def test_feed_has_the_alerts_again_after_a_restart(keys: Keys, tmp_path: Path) -
 def drawers(node: Node) -> list[int]:
     """Return the ids of the drawer processes of a node: children of the node or of its API process."""
     below = [pid for child in node.children() for pid in (child, *children_of(child))]
-    return [pid for pid in below if b"geocast.feed.drawer" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    return [pid for pid in below if b"geocast.feed.drawer" in command_line(pid)]
+
+
+def command_line(pid: int) -> bytes:
+    """Return the command line of a process, or b"" if it has ended meanwhile."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
 
 
 def children_of(pid: int) -> list[int]:
