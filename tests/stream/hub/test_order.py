@@ -61,11 +61,9 @@ def test_alert_for_few_does_not_wait_for_an_equally_severe_one_for_many(town, sm
     monkeypatch.setattr(fanout, "HEAD_START", 4)
     many, few = town.crowd(20), [town.join(FAR_AWAY) for _ in range(3)]
     town.deliver(a_revision("many"))
-    for _ in range(2):
-        town.turn()
+    town.turn(2)
     town.deliver(elsewhere("few"))
-    for _ in range(4):
-        town.turn()
+    town.turn(4)
     assert town.finished == ["few/1"]
     assert [peer.received() for peer in few] == [["welcome", "few/1"]] * 3
     town.run()
@@ -91,11 +89,9 @@ def test_alert_loses_its_extra_turns_once_it_has_been_sent_to_many(town, small_s
     for _ in range(20):
         town.join(FAR_AWAY)
     town.deliver(a_revision("first"))
-    for _ in range(3):
-        town.turn()
+    town.turn(3)
     town.deliver(elsewhere("second"))
-    for _ in range(9):
-        town.turn()
+    town.turn(9)
     assert town.finished == ["first/1"]
 
 

@@ -94,9 +94,9 @@ class Town:
         for entry in entries:
             self.hub.deliver(entry, self.clock.now())
 
-    def turn(self):
-        """Run one turn of the fan-out."""
-        return self.hub.turn(self.clock.now())
+    def turn(self, times=1):
+        """Run some turns of the fan-out, and return whether there is more to do."""
+        return [self.hub.turn(self.clock.now()) for _ in range(times)][-1]
 
     def run(self):
         """Run turns until there is nothing more to do."""
