@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -33,9 +34,7 @@ def moved(block: str) -> str:
     block = block.replace("redis-server ", "redis-server --port 6379 ")
     block = block.replace("redis://127.0.0.1", "redis://127.0.0.1:6379")
     block = block.replace("geocast serve ", "geocast serve --stream 127.0.0.1:8765 --api 127.0.0.1:8766 ")
-    for documented, free in PORTS.items():
-        block = block.replace(str(documented), str(free))
-    return block
+    return re.sub(r"\d+", lambda number: str(PORTS.get(int(number[0]), number[0])), block)
 
 
 class Shell:
