@@ -159,8 +159,8 @@ look: $(VENV)/.test $(WEB)  ## compare every page in its states with the accepte
 images: $(VENV)/.test $(WEB)  ## remake the pictures in docs/images from a demo
 	@PYTHONPATH=.:tests $(BIN)/python -m pages.docs_images
 
-asyncapi: $(VENV)/.runtime  ## regenerate docs/asyncapi.json
-	@$(BIN)/python -m geocast.api.asyncapi > docs/asyncapi.json
+asyncapi: $(VENV)/.runtime  ## regenerate docs/asyncapi.json, and what a node serves of it
+	@$(BIN)/python -m docs.asyncapi
 
 grafana: $(VENV)/.test  ## regenerate docs/deploy/grafana.json
 	@$(BIN)/python docs/deploy/grafana.py > docs/deploy/grafana.json

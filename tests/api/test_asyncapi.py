@@ -9,7 +9,7 @@ from jsonschema_rs import Draft7Validator, Draft202012Validator
 from jsonschema_rs import meta as metaschema
 from support.schemas import ASYNCAPI, FROM_CLIENTS, FROM_SERVERS, asyncapi, message_validator
 
-from geocast.api import asyncapi as module
+from docs.asyncapi.__main__ import files
 from geocast.model import close_codes
 from geocast.stream import session
 
@@ -25,9 +25,10 @@ def resolved(reference):
     return found
 
 
-def test_stored_asyncapi_document_equals_served_one():
-    """`make asyncapi` updates the stored document."""
-    assert ASYNCAPI.read_text("utf-8") == module.text()
+@pytest.mark.parametrize("path", files(), ids=lambda path: path.name)
+def test_stored_document_is_what_the_code_says(path):
+    """`make asyncapi` updates the stored files."""
+    assert path.read_text("utf-8") == files()[path]
 
 
 def test_every_reference_in_the_document_resolves():

@@ -10,9 +10,11 @@ from api.test_api import api_on
 from jsonschema_rs import Draft202012Validator
 from support.fakes import NOON_MS, FakeClock
 
+from docs.asyncapi.document import document as asyncapi_document
+from docs.asyncapi.page import page as stream_page
 from geocast import policy
 from geocast.alertlog.memory import MemoryLog
-from geocast.api import asyncapi, examples, stream_html
+from geocast.api import examples
 from geocast.api.routes_alerts import make_app
 from geocast.model import close_codes
 from geocast.policy import Category, Policy
@@ -169,7 +171,7 @@ def test_example_requests_have_status_test():
 
 def test_stream_page_has_all_messages_fields_and_close_codes():
     """Every link within the page has a target, and the table of contents leads to every section."""
-    page, found = stream_html.page(asyncapi.document()), asyncapi.document()["components"]
+    page, found = stream_page(asyncapi_document()), asyncapi_document()["components"]
     sections = re.findall(r'<section id="(\w+)">', page)
     assert len(sections) == len(set(sections))
     assert set(sections) >= found["messages"].keys()
@@ -184,13 +186,13 @@ def test_stream_page_has_all_messages_fields_and_close_codes():
 
 
 def test_stream_page_escapes_html_and_renders_all_markdown():
-    page = stream_html.page(asyncapi.document())
+    page = stream_page(asyncapi_document())
     assert "<script" not in page
     assert not re.search(r"\*\*|`", page)
-    document = asyncapi.document()
+    document = asyncapi_document()
     document["info"]["description"] = "<b>1 < 2</b>\n\n- **a** & `<b>`\n"
-    assert "<p>&lt;b&gt;1 &lt; 2&lt;/b&gt;</p>" in stream_html.page(document)
-    assert "<li><strong>a</strong> &amp; <code>&lt;b&gt;</code></li>" in stream_html.page(document)
+    assert "<p>&lt;b&gt;1 &lt; 2&lt;/b&gt;</p>" in stream_page(document)
+    assert "<li><strong>a</strong> &amp; <code>&lt;b&gt;</code></li>" in stream_page(document)
 
 
 def test_pages_link_to_each_other():

@@ -1,5 +1,7 @@
 """The public content of the api listener: two documentation pages, the files that they load, and the API documents.
 
+`make asyncapi` writes the stream's document and its page (static/asyncapi.json and stream.html).
+
 Content is sent from memory in slices, so for a client that reads slowly only one slice has to wait, and no file is
 open. Browsers ask each time whether their copy is still current (ETag). Pages may load and run only content from this
 listener.
@@ -8,7 +10,7 @@ listener.
 import asyncio
 import functools
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
 
@@ -22,6 +24,8 @@ from .responses import unless_known
 
 _FILES = {  # by name: the package that contains the file, the folder in the package, and the media type
     "calls.html": ("geocast.api", "static", "text/html"),
+    "stream.html": ("geocast.api", "static", "text/html"),
+    "asyncapi.json": ("geocast.api", "static", "application/json"),
     "calls.js": ("geocast.api", "static", "text/javascript"),
     "pages.css": ("geocast.api", "static", "text/css"),
     "icon.svg": ("geocast.api", "static", "image/svg+xml"),
@@ -58,21 +62,20 @@ class Shown:
         return unless_known(request, self.content, {**_HEADERS, "ETag": self.tag}, self.media_type)
 
 
-def page_routes(made: Mapping[str, Callable[[], Shown]]) -> list[ApiRoute]:
-    """Return the routes of `/`, `/docs`, the files under `/docs/`, the icon, and generated documents.
+def page_routes(openapi: Callable[[], Shown]) -> list[ApiRoute]:
+    """Return the routes of `/`, `/docs`, the files under `/docs/`, the icon, and the documents of both listeners.
 
-    `made` maps the path of each generated document to a function that returns the document. Its first call takes place
-    in a thread.
+    `openapi` returns the OpenAPI document. Its first call takes place in a thread.
     """
 
     async def start(_: Request) -> Response:
         return RedirectResponse("/docs")
 
-    async def calls(request: Request) -> Response:
-        return _file("calls.html").answer(request)
+    def shows(path: str, name: str) -> ApiRoute:
+        async def show(request: Request) -> Response:
+            return _file(name).answer(request)
 
-    async def icon(request: Request) -> Response:
-        return _file("icon.svg").answer(request)
+        return ApiRoute("GET", path, show)
 
     async def file(request: Request) -> Response:
         name = request.path_params["name"]
@@ -82,9 +85,11 @@ def page_routes(made: Mapping[str, Callable[[], Shown]]) -> list[ApiRoute]:
 
     return [
         ApiRoute("GET", "/", start),
-        ApiRoute("GET", "/docs", calls),
-        ApiRoute("GET", "/favicon.ico", icon),  # browsers ask for it when they show a JSON document
-        *(_made(path, make) for path, make in made.items()),
+        shows("/docs", "calls.html"),
+        shows("/docs/stream", "stream.html"),
+        shows("/favicon.ico", "icon.svg"),  # browsers ask for it when they show a JSON document
+        shows("/v1/asyncapi.json", "asyncapi.json"),
+        _made("/openapi.json", openapi),
         ApiRoute("GET", "/docs/{name}", file),
     ]
 

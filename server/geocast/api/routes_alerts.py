@@ -6,11 +6,9 @@ Each route has its description for the OpenAPI document. Every error is answered
 """
 
 import contextlib
-import functools
 import json
 import socket
 from collections.abc import AsyncIterator, Sequence
-from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -28,7 +26,7 @@ from ..policy import Policy
 from ..policy.confirmation import AREA
 from ..policy.pii import KINDS
 from ..wire.frames import alert_map
-from . import asyncapi, openapi, openapi_calls, stream_html
+from . import openapi, openapi_calls
 from .answers import HealthOut, ReadyOut, StateOut
 from .context import ApiContext
 from .examples import STEP_MS
@@ -203,10 +201,10 @@ def _metrics(api: ApiContext) -> ApiRoute:
 
 
 def _documents(api: ApiContext, documented: Sequence[ApiRoute]) -> list[ApiRoute]:
-    """Return the routes of the documentation pages, the OpenAPI document and the AsyncAPI document.
+    """Return the routes of the documentation pages and of the documents.
 
-    `documented` are the routes that the OpenAPI document describes. Documents are cached: making one takes 3 ms (the
-    first time 150 ms), and anybody may request one without a token.
+    `documented` are the routes that the OpenAPI document describes. That document is cached: making it takes 3 ms (the
+    first time 150 ms), and anybody may request it without a token.
     """
     made: tuple[Policy, int, Shown] | None = None
 
@@ -215,19 +213,8 @@ def _documents(api: ApiContext, documented: Sequence[ApiRoute]) -> list[ApiRoute
         step = api.clock.now().wall_ms // STEP_MS
         if made is None or made[:2] != (api.policy, step):
             models = (*openapi_calls.BODIES, *openapi_calls.ANSWERS)
-            made = api.policy, step, _as_json(openapi.openapi(documented, api.policy, step * STEP_MS, models))
+            document = openapi.openapi(documented, api.policy, step * STEP_MS, models)
+            made = api.policy, step, Shown.of(json.dumps(document, ensure_ascii=False).encode(), "application/json")
         return made[2]
 
-    @functools.cache
-    def asyncapi_json() -> Shown:
-        return _as_json(asyncapi.document())
-
-    @functools.cache
-    def stream_page() -> Shown:
-        return Shown.of(stream_html.page(asyncapi.document()).encode(), "text/html")
-
-    return page_routes({"/openapi.json": openapi_json, "/v1/asyncapi.json": asyncapi_json, "/docs/stream": stream_page})
-
-
-def _as_json(document: dict[str, Any]) -> Shown:
-    return Shown.of(json.dumps(document, ensure_ascii=False).encode(), "application/json")
+    return page_routes(openapi_json)

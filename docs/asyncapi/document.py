@@ -3,30 +3,29 @@
 The schemas of clients' messages come from the models with which `stream/session.py` validates them, so the document
 can't differ from the code. These schemas are closed: clients may send only the fields that are listed (rule G3). The
 schemas of the server's messages are open, because later releases may add fields (rule G1). The docstrings of the models
-are the descriptions in the document. `python -m geocast.api.asyncapi` prints the document.
+are the descriptions in the document.
 """
 
-import json
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from .. import __version__
-from ..calls.aeds import MOST
-from ..calls.eligibility import Reason
-from ..calls.messages import CallOut
-from ..model import close_codes
-from ..model.alert import Status
-from ..model.call import PlaceKind, Role
-from ..model.languages import MAX_WANTED
-from ..model.qualifications import MAX_QUALS
-from ..stream.connection import BURST, HELLO_S, MAX_HELLO_BYTES, MAX_MESSAGE_BYTES, PATH, RATE_PER_S
-from ..stream.hub import SILENCE_S
-from ..stream.session import HEARTBEAT_S, MESSAGES, Ref
-from ..wire.fields import Id, Latitude, Longitude, Phone, RevisionNumber
-from ..wire.frames import JSON, MSGPACK, WIRES
-from ..wire.output import AlertOut, LanguageOut, TimeOut
-from .openapi import schemas_of
+from geocast import __version__
+from geocast.api.openapi import schemas_of
+from geocast.calls.aeds import MOST
+from geocast.calls.eligibility import Reason
+from geocast.calls.messages import CallOut
+from geocast.model import close_codes
+from geocast.model.alert import Status
+from geocast.model.call import PlaceKind, Role
+from geocast.model.languages import MAX_WANTED
+from geocast.model.qualifications import MAX_QUALS
+from geocast.stream.connection import BURST, HELLO_S, MAX_HELLO_BYTES, MAX_MESSAGE_BYTES, PATH, RATE_PER_S
+from geocast.stream.hub import SILENCE_S
+from geocast.stream.session import HEARTBEAT_S, MESSAGES, Ref
+from geocast.wire.fields import Id, Latitude, Longitude, Phone, RevisionNumber
+from geocast.wire.frames import JSON, MSGPACK, WIRES
+from geocast.wire.output import AlertOut, LanguageOut, TimeOut
 
 PONG_S = 10  # how long a client waits for the answer to its `ping` (rule W9)
 
@@ -450,12 +449,3 @@ def document() -> dict[str, Any]:
         "operations": _operations(),
         "components": {"messages": messages, "schemas": _client_schemas() | schemas_of(*_ANSWERS.values())},
     }
-
-
-def text() -> str:
-    """Return the document as JSON text, exactly as it is stored in docs/asyncapi.json."""
-    return json.dumps(document(), indent=2, ensure_ascii=False) + "\n"
-
-
-if __name__ == "__main__":
-    print(text(), end="")
