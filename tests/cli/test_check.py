@@ -89,6 +89,13 @@ def test_check_command_has_the_same_options_as_serve():
         ("redis://u:hu@sh@h", "redis: (not shown: it may hold a password)"),
         ("redis://u:hu/sh@h", "redis: (not shown: it may hold a password)"),
         ("redis:hush@h", "redis: (not shown: it may hold a password)"),
+        ("REDIS://:hush@h", "REDIS://***@h"),
+        (" redis://u:hush@h", "redis: (not shown: it may hold a password)"),
+        ("hush@h", "(not shown: it may hold a password)"),
+        ("sqlite:redis://u:hush@h", "sqlite: (not shown: it may hold a password)"),
+        ("sqlite:./redis://u:hush@h", "sqlite: (not shown: it may hold a password)"),
+        ("chrome-extension://abc", "chrome-extension://abc"),
+        ("/run/geocast@1/geocast:2.db", "/run/geocast@1/geocast:2.db"),
         ("sqlite:/var/lib/geocast.db", "sqlite:/var/lib/geocast.db"),
         ("keys.jwks", "keys.jwks"),
     ],
@@ -107,6 +114,14 @@ def test_refused_url_shows_no_password(geocast, keys, url):
     assert outcome.status == 2
     assert "hush" not in outcome.out + outcome.err
     assert "hu/sh" not in outcome.out + outcome.err
+
+
+@pytest.mark.parametrize("option", [each for each in cli.cli.commands["serve"].params if not each.is_flag])
+@pytest.mark.parametrize("url", ["redis://u:hush@127.0.0.1:1/0", "REDIS://u:hush@h", " redis://u:hush@h"])
+def test_password_in_any_option_is_hidden(geocast, keys, option, url):
+    """An operator shows the output to others; what a new option takes is hidden as well."""
+    outcome = geocast("check", "--keys", "keys.jwks", option.opts[0], url)
+    assert "hush" not in outcome.out
 
 
 def test_check_command_fetches_keys_from_a_url(geocast, tmp_path, monkeypatch):

@@ -25,7 +25,8 @@ WONT_START, WOULD_WAIT = 2, 1  # exit statuses: a node would refuse to start, or
 # Matches URLs in which the secret parts can be found: the user, the password, and all parameters except `prefix` and
 # `ca`.
 _HOST = r"(?:\[[0-9A-Fa-f:.%]+\]|[\w.-]+)(?::\d{1,5})?"
-_URL = re.compile(rf"([a-z+]+://)([^@/?#\s]*@)?({_HOST}(?:,{_HOST})*(?:/[\w./-]*)?)(\?[^\s#]*)?")
+_URL = re.compile(rf"([A-Za-z][\w+.-]*://)([^@/?#\s]*@)?({_HOST}(?:,{_HOST})*(?:/[\w./-]*)?)(\?[^\s#]*)?")
+_PATH = re.compile(rf"(?:(?:{'|'.join(config.PATH_SCHEMES)}):)?(?:[./](?!.*:/)|[^:@]*\Z)", re.DOTALL)
 _PARAMETER = re.compile(r"([?&])(?!prefix=|ca=)((?:[\w.-]+=)?)[^&]*")
 
 
@@ -99,12 +100,13 @@ def _shown(name: str, value: object, settings: Settings) -> str:
     if name == "max_sessions":
         return f"{_sessions(settings):,}"
     if isinstance(value, tuple):
-        return ", ".join(map(str, value)) or "none"
+        return ", ".join(without_secrets(str(each)) for each in value) or "none"
     if value is None or value == "":
         return {"metrics": "at --api", "policy": "built-in", "publishers": "all alike"}.get(name, "none")
     if isinstance(value, bool):
         return "on" if value else "off"
-    return without_secrets(str(value)) if name in ("log", "keys") else str(value)
+    is_plain = not isinstance(value, str | Path) or (name == "feed_sender" and "://" not in str(value))
+    return str(value) if is_plain else without_secrets(str(value))
 
 
 def _sessions(settings: Settings) -> int:
@@ -119,14 +121,13 @@ def _sessions(settings: Settings) -> int:
 def without_secrets(text: str) -> str:
     """Return a URL without its users, its passwords and any parameters that may be secret.
 
-    Return a path unchanged. If the URL is malformed, so that its password can't be found, return only its scheme.
+    Return a path or a word unchanged. Of any other text, in which a password can't be found, return only the scheme.
     """
-    scheme, colon, _ = text.partition(":")
-    if not colon or scheme in config.PATH_SCHEMES or not re.fullmatch(r"[a-z+]+", scheme):
+    if _PATH.match(text):
         return text
     url = _URL.fullmatch(text)
     if url is None:
-        return f"{scheme}: (not shown: it may hold a password)"
+        return " ".join([*re.findall(r"\A\s*([A-Za-z+]+:)", text), "(not shown: it may hold a password)"])
     start, secret, rest, query = url.groups(default="")
     return start + ("***@" if secret else "") + rest + _PARAMETER.sub(r"\1\2***", query)
 
