@@ -212,7 +212,7 @@ def test_every_mistake_is_reported_on_its_own_line(geocast, tmp_path):
         "--api 192.0.2.1:8766: Cannot assign",
         "keys nowhere.jwks: No such file",
         "revoked revoked.toml: not TOML",
-        "categoris: is not a key of a policy; did you mean categories?",
+        "categoris: is not a known key; did you mean categories?",
         "policy policy.toml: name",
         "log nowhere/geocast.db: No such file",
     ):

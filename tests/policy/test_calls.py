@@ -95,7 +95,7 @@ def test_refusal_of_rings_says_that_they_must_rise():
 
 def test_unknown_key_of_a_call_category_is_refused_with_a_suggestion():
     """The error names the most similar known key (rule K1)."""
-    assert told(LEAST + "ring_m = [100]\n") == ["calls.arrest.ring_m: is not a key of a policy; did you mean rings_m?"]
+    assert told(LEAST + "ring_m = [100]\n") == ["calls.arrest.ring_m: is not a known key; did you mean rings_m?"]
 
 
 def test_call_category_with_a_malformed_name_is_refused():

@@ -337,7 +337,7 @@ def test_policy_configures_the_text_detector(tmp_path):
         ("text_patterns = { units = ['a('] }", "text_patterns.units.0: is not a regular expression: "),
         ("text_patterns = { units = ['" + "a" * 201 + "'] }", "text_patterns.units.0: "),
         ("text_patterns = { units = [" + "'a'," * 51 + "] }", "text_patterns.units: "),
-        ("text_patterns = { unit = ['a'] }", "text_patterns.unit"),
+        ("text_patterns = { unit = ['a'] }", "text_patterns: entry 1: its name must be one of address, units"),
     ],
 )
 def test_invalid_settings_of_the_text_detector_are_refused(tmp_path, text, key):

@@ -106,6 +106,16 @@ def test_error_about_an_unknown_category_does_not_repeat_it(category):
     assert not category or category not in violation.detail.split()
 
 
+@pytest.mark.parametrize(
+    ("category", "nearest"),
+    [("robery", "; did you mean robbery?"), ("fire_structur", "; did you mean fire_structure?"), ("john_doe", "")],
+)
+def test_error_about_an_unknown_category_names_the_nearest(category, nearest):
+    """A publisher who misspells a category need not look for it in the policy (rules P1, H9)."""
+    [violation] = BUILT_IN.violations(dataclasses.replace(FINE, category=category), NOON_MS)
+    assert violation.detail == f"is not a category of the policy{nearest}"
+
+
 # ---- the rules -----------------------------------------------------------------------------------------------
 
 
@@ -468,7 +478,7 @@ def test_policy_is_loaded_from_toml_file(tmp_path):
         ('name = "x"\n[categories]\nflood = { title = "" }', "categories.flood.title: "),
         ('name = "x"\n[categories]\nflood = { }', "categories.flood.title: "),
         ('name = "x"\n[categories]\nflood = "Flood"', "categories.flood: "),
-        ('name = "x"\n[categories]\nFlood = { title = "F" }', "categories.Flood"),
+        ('name = "x"\n[categories]\nFlood = { title = "F" }', "categories: entry 1: its name must have 1 to 64 of a-z"),
         ('name = "x"\n[categories]\nflood = { title = "F", max_age_s = 0 }', "max_age_s: "),
         ('name = "x"\n[categories]\nflood = { title = "F", max_age_s = 60.5 }', "max_age_s: "),
         ('name = "x"\n[categories]\nflood = { title = "F", max_age_s = true }', "max_age_s: "),
@@ -515,7 +525,7 @@ def test_unknown_key_is_reported_first_with_suggestion(tmp_path, text, key, near
     """The unknown key comes before errors that it may have caused, such as a missing `categories` (rule K1)."""
     with pytest.raises(ConfigError) as caught:
         load(tmp_path, text)
-    assert str(caught.value).endswith(f"{key}: is not a key of a policy{nearest}")
+    assert str(caught.value).endswith(f"{key}: is not a known key{nearest}")
 
 
 def test_config_error_lists_all_errors_of_a_policy_file(tmp_path):

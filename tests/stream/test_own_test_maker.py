@@ -46,7 +46,7 @@ def test_own_test_has_the_category_and_the_texts_of_the_policy():
     [
         ('category = "theft"', "test.category: is not a category"),
         ('headline = ""', "test.headline"),
-        ('headlin = "x"', "test.headlin: is not a key of a policy; did you mean headline?"),
+        ('headlin = "x"', "test.headlin: is not a known key; did you mean headline?"),
     ],
 )
 def test_policy_with_a_malformed_table_of_own_tests_is_refused(table, said):

@@ -106,12 +106,21 @@ def parse_reviewers(data: bytes, source: object) -> dict[str, Reviewer]:
     if not 1 <= len(keys) <= MAX_REVIEWER_KEYS:
         raise ConfigError(f"reviewers {source}: needs 1 to {MAX_REVIEWER_KEYS} keys")
     found: dict[str, Reviewer] = {}
+    publics: set[bytes] = set()
+    wrong: list[str] = []
     for number, jwk in enumerate(keys, start=1):
         where = f"reviewers {source}: key {number}"
-        reviewer = _reviewer(jwk, where)
-        if jwk["kid"] in found or any(reviewer.public == other.public for other in found.values()):
-            raise ConfigError(f"{where}: is a duplicate: each entry needs its own kid and its own key")
+        try:
+            reviewer = _reviewer(jwk, where)
+        except ConfigError as error:
+            wrong.append(str(error))
+            continue
+        if jwk["kid"] in found or reviewer.public in publics:
+            wrong.append(f"{where}: is a duplicate: each entry needs its own kid and its own key")
         found[jwk["kid"]] = reviewer
+        publics.add(reviewer.public)
+    if wrong:
+        raise ConfigError(*wrong)
     return found
 
 

@@ -8,13 +8,12 @@ never contain a `sub`, because it may name a person.
 """
 
 import datetime as dt
-import re
-import tomllib
 from pathlib import Path
 
 from ..model.errors import ConfigError
+from ..model.toml_file import parse_toml
 
-_WHERE = re.compile(r"\((at [^()]*)\)$")  # the part of tomllib's messages that repeats nothing from the file
+_EXPECTED = 'expected "SUB" = a time with its offset, such as 2031-05-01T12:00:00Z, without quotes'
 
 
 def load_revoked(path: Path | None) -> dict[str, float]:
@@ -34,21 +33,11 @@ def parse_revoked(data: bytes, source: object) -> dict[str, float]:
 
     A token with such a `sub` is revoked if it was issued before that time. Raise ConfigError if the data is not valid.
     """
-    try:
-        table = tomllib.loads(data.decode())
-    except tomllib.TOMLDecodeError as error:
-        where = _WHERE.search(str(error))
-        raise ConfigError(f"revoked {source}: not TOML{': ' + where[1] if where else ''}") from None
-    except (UnicodeDecodeError, RecursionError):
-        raise ConfigError(f"revoked {source}: not TOML") from None
+    table = parse_toml(data, f"revoked {source}")
     subs = table.pop("sub", {})
     if table or not isinstance(subs, dict):
         raise ConfigError(f"revoked {source}: takes one table, [sub], and nothing else")
-    return {sub: _time(sub, at, number, source) for number, (sub, at) in enumerate(subs.items(), start=1)}
-
-
-def _time(sub: str, at: object, number: int, source: object) -> float:
-    if not sub or not isinstance(at, dt.datetime) or at.tzinfo is None:
-        wanted = '"SUB" = a time with its offset, such as 2031-05-01T12:00:00Z, without quotes'
-        raise ConfigError(f"revoked {source}: entry {number} of [sub]: expected {wanted}")
-    return at.timestamp()
+    times = {sub: at for sub, at in subs.items() if sub and isinstance(at, dt.datetime) and at.tzinfo is not None}
+    if wrong := [number for number, sub in enumerate(subs, start=1) if sub not in times]:
+        raise ConfigError(*(f"revoked {source}: entry {number} of [sub]: {_EXPECTED}" for number in wrong))
+    return {sub: at.timestamp() for sub, at in times.items()}

@@ -1,7 +1,7 @@
 """The command line of geocast. There is one module for each command, which defines the command as `command`.
 
-If the caller makes a mistake, the program prints one line to standard error and exits with status 2, without a
-traceback.
+If the caller makes a mistake, the program prints a line to standard error and exits with status 2, without a traceback.
+If a file of the configuration has several mistakes, there is a line for each.
 
 The version, the help and the completion of a word should appear as fast as a key press. So a command imports heavy
 modules only when it runs; at the top of a module, only `click` and light modules are imported.
@@ -58,7 +58,9 @@ def main() -> NoReturn:
         _fail(f"{message} {_hint(error)}")
     except click.ClickException as error:
         _fail(error.format_message())
-    except (ConfigError, OSError) as error:
+    except ConfigError as error:
+        _fail(*error.problems)
+    except OSError as error:
         _fail(str(error))
 
 
@@ -67,6 +69,7 @@ def _hint(error: click.UsageError) -> str:
     return f"Try '{error.ctx.command_path} --help' for help." if error.ctx else ""
 
 
-def _fail(message: str) -> NoReturn:
-    print(f"geocast: error: {' '.join(message.split())}", file=sys.stderr)
+def _fail(*messages: str) -> NoReturn:
+    for message in messages:
+        print(f"geocast: error: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(2)

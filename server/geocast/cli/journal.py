@@ -40,7 +40,8 @@ def kept(level: str, form: str) -> Iterator[None]:
     try:
         yield
     except (ConfigError, OSError) as error:
-        logger.critical("%s", error)
+        for problem in error.problems if isinstance(error, ConfigError) else (error,):
+            logger.critical("%s", problem)
         sys.exit(2)
     except Exception as error:
         logger.critical("the process ends because of an unexpected error", exc_info=error)

@@ -13,6 +13,7 @@ from pydantic_core import PydanticCustomError
 from ..model.alert import FINEST_RESOLUTION
 from ..model.call import CallTerms, PlaceKind, Role
 from ..model.qualifications import MAX_QUALS
+from ..model.toml_file import matching
 from .ages import Lasting
 from .cap import STRICT
 from .category import Title
@@ -27,7 +28,8 @@ def _rising(radii: list[int]) -> list[int]:
     return radii
 
 
-Quals = Annotated[list[Annotated[str, Field(pattern="^[a-z0-9_]{1,32}$")]], Field(min_length=1, max_length=MAX_QUALS)]
+_Qual = Annotated[str, matching("[a-z0-9_]{1,32}", "must have 1 to 32 of a-z, 0-9 and _")]
+Quals = Annotated[list[_Qual], Field(min_length=1, max_length=MAX_QUALS)]
 _Rings = Annotated[
     list[Annotated[int, Field(ge=50, le=20_000)]], Field(min_length=1, max_length=16), AfterValidator(_rising)
 ]

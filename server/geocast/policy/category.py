@@ -81,14 +81,16 @@ class Category(BaseModel):
 
     @model_validator(mode="after")
     def _bounds_in_order(self) -> "Category":
-        if self.min_radius_m > self.max_radius_m:
-            raise ValueError("min_radius_m is greater than max_radius_m")
-        if self.min_life_s >= self.max_age_s:
-            raise ValueError("min_life_s is not less than max_age_s, so nothing could be published")
-        if self.default_age_s > self.max_age_s:
-            raise ValueError("default_age_s is greater than max_age_s")
-        if self.zero_radius_m is not None and not self.min_radius_m <= self.zero_radius_m <= self.max_radius_m:
-            raise ValueError("zero_radius_m is not between min_radius_m and max_radius_m, so it could not be published")
+        wrong = {
+            "min_radius_m is greater than max_radius_m": self.min_radius_m > self.max_radius_m,
+            "min_life_s is not less than max_age_s, so nothing could be published": self.min_life_s >= self.max_age_s,
+            "default_age_s is greater than max_age_s": self.default_age_s > self.max_age_s,
+            "zero_radius_m is not between min_radius_m and max_radius_m, so it could not be published": (
+                self.zero_radius_m is not None and not self.min_radius_m <= self.zero_radius_m <= self.max_radius_m
+            ),
+        }
+        if any(wrong.values()):
+            raise ValueError("\n".join(why for why, is_so in wrong.items() if is_so))
         return self
 
     @property

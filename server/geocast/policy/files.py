@@ -1,35 +1,21 @@
 """Reads a policy: from a TOML file, or one of the built-in policies."""
 
-import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
-from ..model.errors import ConfigError, did_you_mean
-from .calls import CallCategory
-from .cap import Cap, CapTexts
+from ..model.errors import ConfigError
+from ..model.toml_file import listed, mistakes, parse_toml
 from .category import Category
-from .own_test import OwnTestText
 from .rules import Policy
 
 PREFIX = "builtin:"  # begins the name of a built-in policy, which may be given instead of a path
 BUILT_IN = ("neighbourhood", "public-warning")  # the first one is the default
 DEFAULTS = "defaults"
 OF_ONE = ("title", "cap")  # keys that must differ between categories, so they can't be in [defaults]
-# Maps the beginning of a key's path to the table of the policy that has such keys. It is used to suggest the right key
-# if an unknown one is given.
-_TABLES: Mapping[tuple[str, ...], type[BaseModel]] = {
-    ("categories",): Category,
-    ("calls",): CallCategory,
-    (DEFAULTS,): Category,
-    ("cap", "texts"): CapTexts,
-    ("cap",): Cap,
-    ("test",): OwnTestText,
-    (): Policy,
-}
 
 
 def load(path: Path | None) -> Policy:
@@ -62,19 +48,15 @@ def parse(data: bytes | None, path: Path | None) -> Policy:
 
     If `data` is None, return the built-in policy `neighbourhood`. `path` is only used in error messages.
     """
+    document = parse_toml(_built_in(BUILT_IN[0]) if data is None else data, f"policy {path}")
+    wrong = _wrong_defaults(document.get(DEFAULTS, {}))
+    whole = _with_defaults(document, {} if wrong else document.get(DEFAULTS, {}))
     try:
-        document = tomllib.loads((_built_in(BUILT_IN[0]) if data is None else data).decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ConfigError(f"policy {path}: not TOML: {error}") from None
-    wrong = [*_wrong_defaults(document.get(DEFAULTS, {}))]
-    try:
-        policy = Policy.model_validate(_with_defaults(document, {} if wrong else document.get(DEFAULTS, {})))
+        policy = Policy.model_validate(whole)
     except ValidationError as error:
-        wrong += error.errors(include_url=False)
+        wrong |= mistakes(error, Policy, whole, [DEFAULTS])
     if wrong:
-        # Unknown keys come first: a misspelt key often also causes an error about a missing one.
-        wrong.sort(key=lambda each: each["type"] != "extra_forbidden")
-        raise ConfigError(*(f"policy {path}: {_problem(each)}" for each in wrong))
+        raise ConfigError(*listed(f"policy {path}", wrong))
     return policy
 
 
@@ -96,31 +78,17 @@ def _with_defaults(document: Mapping[str, Any], defaults: Mapping[str, Any]) -> 
     return whole
 
 
-def _wrong_defaults(defaults: Any) -> Iterator[Any]:
-    """Yield the errors in a policy's `[defaults]`, each about a single key.
+def _wrong_defaults(defaults: Any) -> dict[str, str]:
+    """Return what is wrong with the keys of a policy's `[defaults]`, each by itself.
 
     Combinations of keys are checked later, in each category.
     """
-    if isinstance(defaults, dict):
-        for key in OF_ONE:
-            if key in defaults:
-                yield {"type": "of_one", "loc": (DEFAULTS, key), "msg": "must not be shared by all categories"}
-        defaults = {"title": "-"} | {key: value for key, value in defaults.items() if key not in OF_ONE}
+    if not isinstance(defaults, dict):
+        return {DEFAULTS: "must be a table"}
+    wrong = {key: "must not be shared by all categories" for key in OF_ONE if key in defaults}
+    alone = {"title": "-"} | {key: value for key, value in defaults.items() if key not in OF_ONE}
     try:
-        Category.model_validate(defaults)
+        Category.model_validate(alone)
     except ValidationError as error:
-        for each in error.errors(include_url=False):
-            if each["loc"] or not isinstance(defaults, dict):
-                yield each | {"loc": (DEFAULTS, *each["loc"])}
-
-
-# ---- error texts ---------------------------------------------------------------------------------------------------
-
-
-def _problem(error: Any) -> str:
-    where = ".".join(str(part) for part in error["loc"])
-    if error["type"] == "extra_forbidden":
-        model = next(model for begins, model in _TABLES.items() if error["loc"][: len(begins)] == begins)
-        known = [*model.model_fields, *([DEFAULTS] if model is Policy else ())]
-        return f"{where}: is not a key of a policy{did_you_mean(str(error['loc'][-1]), known)}"
-    return f"{where}: {error['msg']}" if where else str(error["msg"])
+        wrong |= mistakes(error, Category, alone)
+    return {f"{DEFAULTS}.{key}": why for key, why in wrong.items() if key}

@@ -18,7 +18,9 @@ from ..geometry.published_polygon import MAX_CORNERS, publish_polygons
 from ..geometry.sphere import circle_area_m2
 from ..model import problems
 from ..model.alert import ID_PATTERN, AcceptedTerms, Revision
+from ..model.errors import did_you_mean
 from ..model.problems import Violation, ViolationMembers, digits
+from ..model.toml_file import matching
 from ..wire.requests import PolicyFacts
 from .ages import ALERTS, CALLS, IN_THE_FUTURE, SKEW_MS, Lasting, broken_ages
 from .calls import CallCategory
@@ -31,7 +33,7 @@ from .pii import BUILT_IN_REGION, KINDS, PiiDetector, is_region
 MAX_PATTERN, MAX_PATTERNS = 200, 50  # the largest numbers of characters in a pattern, and of patterns of one kind
 SLIP = 1_000  # metres in a kilometre: how much too large a radius is if kilometres were typed for metres
 
-_Key = Annotated[str, Field(pattern=r"^[a-z0-9_]{1,64}$")]
+CategoryKey = Annotated[str, matching("[a-z0-9_]{1,64}", "must have 1 to 64 of a-z, 0-9 and _")]
 
 
 def _region(code: str) -> str:
@@ -48,7 +50,7 @@ def _compiled(pattern: str) -> str:
     return pattern
 
 
-Kind = Annotated[str, Field(pattern=f"^({'|'.join(KINDS)})$")]
+Kind = Annotated[str, matching("|".join(KINDS), f"must be one of {', '.join(KINDS)}")]
 _Pattern = Annotated[str, Field(min_length=1, max_length=MAX_PATTERN), AfterValidator(_compiled)]
 
 
@@ -62,45 +64,36 @@ class Policy(BaseModel):
     model_config = STRICT
 
     name: Annotated[str, Field(min_length=1, max_length=64)]
-    categories: Annotated[dict[_Key, Category], Field(min_length=1)]
-    never: dict[_Key, Title] = {}
-    audience: Annotated[str, Field(pattern=f"^{ID_PATTERN}$")] | None = None
+    categories: Annotated[dict[CategoryKey, Category], Field(min_length=1)]
+    never: dict[CategoryKey, Title] = {}
+    audience: Annotated[str, matching(ID_PATTERN, f"must be an id, {ID_PATTERN}")] | None = None
     text: Literal["hold", "off"] = "hold"
     text_region: Annotated[str, AfterValidator(_region)] = BUILT_IN_REGION
     text_allow: Annotated[list[Annotated[str, Field(min_length=1, max_length=200)]], Field(max_length=200)] = []
     text_patterns: dict[Kind, Annotated[list[_Pattern], Field(max_length=MAX_PATTERNS)]] = {}
     cap: Cap = Cap()
-    calls: dict[_Key, CallCategory] = {}
+    calls: dict[CategoryKey, CallCategory] = {}
     test: OwnTestText = OwnTestText()
 
     @model_validator(mode="after")
-    def _never_means_never(self) -> "Policy":
-        if both := self.categories.keys() & self.never.keys():
-            raise ValueError(f"{min(both)} is both a category and on the never-list")
+    def _fits_together(self) -> "Policy":
+        if misfits := list(self._misfits()):
+            raise ValueError("\n".join(misfits))
         return self
 
-    @model_validator(mode="after")
-    def _alert_or_call(self) -> "Policy":
-        if both := self.categories.keys() & self.calls.keys():
-            raise ValueError(f"{min(both)} is a category of alerts and of calls")
-        return self
-
-    @model_validator(mode="after")
-    def _test_has_a_category(self) -> "Policy":
+    def _misfits(self) -> Iterator[str]:
+        for both in sorted(self.categories.keys() & self.never.keys()):
+            yield f"{both} is both a category and on the never-list"
+        for both in sorted(self.categories.keys() & self.calls.keys()):
+            yield f"{both} is a category of alerts and of calls"
         if self.test.category is not None and self.test.category not in self.categories:
-            raise ValueError("test.category: is not a category of this policy")
-        return self
-
-    @model_validator(mode="after")
-    def _audience_is_named(self) -> "Policy":
+            yield f"test.category: is not a category of this policy{did_you_mean(self.test.category, self.categories)}"
         if self.asks_for_approvals and self.audience is None:
-            raise ValueError("audience: is needed if approvals are asked for; it names this deployment")
-        return self
-
-    @model_validator(mode="after")
-    def _mapped_once(self) -> "Policy":
-        EventMapping([("cap.ignore", self.cap.ignore), *self._mappings()])
-        return self
+            yield "audience: is needed if approvals are asked for; it names this deployment"
+        try:
+            EventMapping([("cap.ignore", self.cap.ignore), *self._mappings()])
+        except ValueError as error:
+            yield str(error)
 
     @cached_property
     def pii(self) -> PiiDetector | None:
@@ -267,7 +260,7 @@ class Policy(BaseModel):
         lasting = opened if opened is not None else None if category is None else category.lasting
         found = list(broken_ages(facts, lasting, now_ms, ends_at, CALLS, first=opened is None))
         if facts.category is not None and category is None and opened is None:
-            detail = "is not among the calls of the policy"
+            detail = f"is not among the calls of the policy{did_you_mean(facts.category, self.calls)}"
             found.insert(0, Violation(problems.CATEGORY_NOT_CALLABLE, "/category", detail))
         return found
 
@@ -276,8 +269,9 @@ class Policy(BaseModel):
 
     def _not_alertable(self, key: str) -> Violation:
         never = key in self.never
-        known = f"{key} is never alerted" if never else "is not a category of the policy"
-        return Violation(problems.CATEGORY_NOT_ALERTABLE, "/category", known, {"never": never})
+        unknown = f"is not a category of the policy{did_you_mean(key, self.categories)}"
+        detail = f"{key} is never alerted" if never else unknown
+        return Violation(problems.CATEGORY_NOT_ALERTABLE, "/category", detail, {"never": never})
 
 
 def _lets_slip(category: Category) -> bool:

@@ -14,11 +14,10 @@ import hashlib
 import ipaddress
 import re
 import ssl
-import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, TypeVar
+from typing import Annotated, Any, NamedTuple
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -26,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ..egress.tls import tls_trusting
 from ..model.alert import SEVERITY_RANK, Alert, Severity, Status
 from ..model.errors import ConfigError, did_you_mean
+from ..model.toml_file import listed, matching, mistakes, parse_toml
 from .events import WORD, WORDS
 from .region import Region
 from .signing import UNSIGNED, WebhookSigner, parse_secrets
@@ -38,9 +38,8 @@ _NAME = re.compile("[a-z0-9][a-z0-9_-]{0,63}")
 _PLAIN = re.compile(r"[!-~]*")
 _HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?")
 _FIELD = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+): *([ -~]*[!-~])")
+_Category = Annotated[str, matching("[a-z0-9_]{1,64}", "must have 1 to 64 of a-z, 0-9 and _")]
 _OWN_FIELDS = ("host", "content-length", "content-type", "transfer-encoding", "connection", "user-agent")
-
-_T = TypeVar("_T")
 
 
 class TargetUrl(NamedTuple):
@@ -108,7 +107,7 @@ class _Table(BaseModel):
     ca_file: str | None = None
     allow_private: bool = False
     allow_http: bool = False
-    categories: Annotated[list[Annotated[str, Field(pattern=r"^[a-z0-9_]{1,64}$")]], Field(min_length=1)] | None = None
+    categories: Annotated[list[_Category], Field(min_length=1)] | None = None
     min_severity: Severity = "minor"
     statuses: Annotated[list[Status], Field(min_length=1)] = ["actual"]
     polygon: list[Annotated[list[float], Field(min_length=2, max_length=2)]] | None = None
@@ -120,64 +119,57 @@ def load_targets(path: Path) -> dict[str, RelayTarget]:
 
     Raise ConfigError if a file can't be read or is invalid, with one line for each mistake.
     """
+    file = f"targets {path}"
     try:
-        found = tomllib.loads(_read(path).decode())
+        data = _read(path)
     except OSError as error:
-        raise ConfigError(f"targets {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ConfigError(f"targets {path}: not TOML: {error}") from None
+        raise ConfigError(f"{file}: {error.strerror}") from None
     except ValueError as error:
-        raise ConfigError(f"targets {path}: {error}") from None
+        raise ConfigError(f"{file}: {error}") from None
+    found = parse_toml(data, file)
     tables = found.pop("targets", None)
     if found or not isinstance(tables, dict) or not 1 <= len(tables) <= MAX_TARGETS:
-        raise ConfigError(f"targets {path}: takes tables [targets.NAME], 1 to {MAX_TARGETS}, and nothing else")
+        raise ConfigError(f"{file}: takes tables [targets.NAME], 1 to {MAX_TARGETS}, and nothing else")
     targets: dict[str, RelayTarget] = {}
-    wrong: list[str] = []
+    wrong: dict[str, str] = {}
     for number, (name, table) in enumerate(tables.items(), start=1):
         if _NAME.fullmatch(name) is None:
-            wrong.append(f"table {number}: its name must have 1 to 64 of a-z, 0-9, - and _")
+            wrong[f"table {number}"] = "its name must have 1 to 64 of a-z, 0-9, - and _"
             continue
-        try:
-            targets[name] = _Reader(name, _Table.model_validate(table), path.parent).target()
-        except ValidationError as error:
-            wrong += [f"{name}.{each}" for each in _problems(error)]
-        except _Mistake as mistake:
-            wrong.append(f"{name}.{mistake}")
+        reader = _Reader(name, table, path.parent)
+        targets[name] = reader.target()
+        wrong |= {f"{name}.{key}": why for key, why in reader.wrong.items()}
     if wrong:
-        raise ConfigError(*(f"targets {path}: {each}" for each in wrong))
+        raise ConfigError(*listed(file, wrong))
     return targets
 
 
-def _problems(error: ValidationError) -> Iterator[str]:
-    for each in error.errors(include_url=False, include_input=False):
-        key = ".".join(map(str, each["loc"])) or "table"
-        if each["type"] == "extra_forbidden":
-            yield f"{key}: is not a key of a target{did_you_mean(str(each['loc'][-1]), _Table.model_fields)}"
-        else:
-            yield f"{key}: {each['msg']}"
-
-
-class _Mistake(ValueError):  # noqa: N818
-    """A mistake in a key of a target. The text begins with the key."""
-
-    def __init__(self, key: str, why: object) -> None:
-        super().__init__(f"{key}: {why}")
-
-
 class _Reader:
-    """Reads the files that the table of one target names, and makes the target."""
+    """Reads the table of one target and the files that it names, and makes the target.
 
-    def __init__(self, name: str, table: _Table, folder: Path) -> None:
-        self._name, self._table, self._folder = name, table, folder
+    `wrong` has the mistakes, by key. The parts of the target that have a mistake are None.
+    """
+
+    def __init__(self, name: str, table: Any, folder: Path) -> None:
+        self._name, self._folder = name, folder
         self._files: dict[str, bytes] = {}
+        self.wrong: dict[str, str] = {}
+        try:
+            self._table = _Table.model_validate(table)
+        except ValidationError as error:
+            found = mistakes(error, _Table, table)
+            self.wrong |= {key or "table": why for key, why in found.items()}
+            refused = {each["loc"][0] for each in error.errors() if each["loc"]}
+            usable = table if isinstance(table, dict) else {}
+            self._table = _Table.model_validate({key: usable[key] for key in usable.keys() - refused})
 
-    def target(self) -> RelayTarget:
-        """Return the target. Raise `_Mistake` if a key or a file is invalid."""
+    def target(self) -> Any:
+        """Return the target. It must not be used if `wrong` has a mistake."""
         table = self._table
-        if (table.url is None) == (table.url_file is None):
-            raise _Mistake("url", "exactly one of url and url_file must be given")
-        if table.unsigned == (table.secret_file is not None):
-            raise _Mistake("secret_file", "must be given, or unsigned = true instead")
+        if (table.url is None) == (table.url_file is None) and not self.wrong.keys() & {"url", "url_file"}:
+            self.wrong["url"] = "exactly one of url and url_file must be given"
+        if table.unsigned == (table.secret_file is not None) and not self.wrong.keys() & {"unsigned", "secret_file"}:
+            self.wrong |= {"secret_file": "must be given, or unsigned = true instead"}
         if table.url is not None:
             url = self._checked("url", lambda: parse_url(table.url or "", allow_http=table.allow_http))
         else:
@@ -187,7 +179,7 @@ class _Reader:
             url,
             UNSIGNED if table.secret_file is None else self._of_file("secret_file", parse_secrets),
             {} if table.headers_file is None else self._of_file("headers_file", _headers),
-            self._tls() if url.tls else None,
+            self._tls() if url is not None and url.tls else None,
             (table.model_dump(), self._files),
             table.allow_private,
             None if table.categories is None else frozenset(table.categories),
@@ -200,15 +192,15 @@ class _Reader:
     def _region(self) -> Region:
         return Region([(lng, lat) for lng, lat in self._table.polygon or ()])
 
-    def _tls(self) -> ssl.SSLContext:
-        if self._table.ca_file is None:
-            return _default_tls()
-        return self._of_file("ca_file", tls_trusting)
+    def _tls(self) -> Any:
+        return _default_tls() if self._table.ca_file is None else self._of_file("ca_file", tls_trusting)
 
-    def _of_file(self, key: str, parse: Callable[[str], _T]) -> _T:
-        """Return what `parse` makes of the text of the file that a key names."""
+    def _of_file(self, key: str, parse: Callable[[str], object]) -> Any:
+        """Return what `parse` makes of the text of the file that a key names; None if the key is not given."""
+        if getattr(self._table, key) is None:
+            return None
 
-        def parsed() -> _T:
+        def parsed() -> object:
             self._files[key] = data = _read(self._folder / getattr(self._table, key))
             try:
                 text = data.decode("ascii")
@@ -218,14 +210,15 @@ class _Reader:
 
         return self._checked(key, parsed)
 
-    @staticmethod
-    def _checked(key: str, make: Callable[[], _T]) -> _T:
+    def _checked(self, key: str, make: Callable[[], object]) -> Any:
+        """Return the result of `make`; None if it raises an error, which is then the mistake of the key."""
         try:
             return make()
         except OSError as error:
-            raise _Mistake(key, error.strerror) from None
+            self.wrong.setdefault(key, str(error.strerror))
         except ValueError as error:
-            raise _Mistake(key, error) from None
+            self.wrong.setdefault(key, str(error))
+        return None
 
 
 def parse_url(text: str, *, allow_http: bool = False) -> TargetUrl:

@@ -173,6 +173,6 @@ def test_invalid_publishers_file_stops_the_start(tmp_path: Path):
     assert node.process
     assert node.process.wait(30) == 2
     [line] = node.output().splitlines()
-    assert line.startswith('geocast: error: publishers publishers.toml: "a".surprise: is not a key of a publisher')
+    assert line.startswith('geocast: error: publishers publishers.toml: "a".surprise: is not a known key')
     with pytest.raises(OSError, match="refused"):
         socket.create_connection(("127.0.0.1", node.api_port)).close()

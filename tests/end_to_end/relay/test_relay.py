@@ -183,7 +183,7 @@ def test_reload_takes_a_whole_file_or_nothing(node: Node, tmp_path: Path, receiv
         relay.targets(spot, siren={"to": receiver, "min_severty": '"severe"'})
         relay.reload()
         wait_until(lambda: relay.metric('reloads_total{result="failed"}') == 1, "the reload fails")
-        assert "siren.min_severty: is not a key of a target; did you mean min_severity?" in relay.output()
+        assert "siren.min_severty: is not a known key; did you mean min_severity?" in relay.output()
         relay.targets(spot, siren=receiver, sign={"to": sign, "ca_file": f'"{certificate.crt}"'})
         relay.reload()
         sign.until(lambda: sign.taken(body["id"]))

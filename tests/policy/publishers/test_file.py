@@ -136,7 +136,7 @@ TABLE = "[publishers.desk]\n"
         ("[issuers.a.publishers.b]\nper_minute = 0", '"a"."b".per_minute: '),
         ('[publishers."a b"]', "table 1: its name can't be a sub"),
         ("[publishers]\ndesk = 3", '"desk".table: '),
-        (TABLE + "categorys = ['a']", '"desk".categorys: is not a key of a publisher; did you mean categories?'),
+        (TABLE + "categorys = ['a']", '"desk".categorys: is not a known key; did you mean categories?'),
         (TABLE + "categories = []", '"desk".categories: '),
         (TABLE + "categories = ['A b']", '"desk".categories.0: '),
         (TABLE + "statuses = ['draft']", '"desk".statuses.0: '),
@@ -204,6 +204,6 @@ def test_check_command_prints_a_summary_of_the_publishers(geocast, tmp_path, fol
     path.write_text("[publishers.b]\nsurprise = 1\n")
     outcome = geocast(*options)
     assert outcome.status == 2
-    assert '"b".surprise: is not a key of a publisher' in outcome.err
+    assert '"b".surprise: is not a known key' in outcome.err
     path.write_text("[publishers.b]\n")
     assert "publishers: 1 by name, 0 with a jurisdiction; all others may not publish" in geocast(*options).out

@@ -11,25 +11,24 @@ Error messages name keys of the file, and never repeat a value, because the file
 
 import hashlib
 import hmac
-import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
 from ...model.alert import ID_PATTERN
-from ...model.errors import ConfigError, did_you_mean
+from ...model.errors import ConfigError
 from ...model.times import parse_time
+from ...model.toml_file import listed, matching, mistakes, parse_toml
 from .message import is_name
 
 ANY = "*"  # in `senders`: the source may send messages for any sender, as aggregators do
 MIN_SECRET = 32  # the smallest number of characters of a secret
 MAX_SECRET = 255  # the largest number of characters of a secret, which is CAP Composer's limit for its header
-_NAME = re.compile(ID_PATTERN)
+_NAME = matching(ID_PATTERN, "must match the grammar of an id: letters, digits and . _ : -")
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,9 +120,18 @@ class _Keys(BaseModel):
 
     approver: Annotated[str, Field(min_length=1, max_length=128)]
     senders: Annotated[list[Annotated[str, AfterValidator(_sender)]], Field(min_length=1, max_length=1000)]
-    secret_sha256: Annotated[str, Field(pattern="^[0-9a-fA-F]{64}$")] | None = None
+    secret_sha256: (
+        Annotated[str, matching("[0-9a-fA-F]{64}", "must be the SHA-256 of the secret: 64 hexadecimal digits")] | None
+    ) = None
     assume_offset: Annotated[str, AfterValidator(_offset)] | None = None
     issuer: Annotated[str, Field(min_length=1)] | None = None
+
+
+def _differ(sources: dict[str, _Keys]) -> dict[str, _Keys]:
+    secrets = [keys.secret_sha256.lower() for keys in sources.values() if keys.secret_sha256 is not None]
+    if len(set(secrets)) < len(secrets):
+        raise PydanticCustomError("secrets", "two sources have the same secret_sha256")
+    return sources
 
 
 class _File(BaseModel):
@@ -131,7 +139,9 @@ class _File(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
-    sources: Annotated[dict[str, _Keys], Field(min_length=1, max_length=1000)]
+    sources: Annotated[
+        dict[Annotated[str, _NAME], _Keys], Field(min_length=1, max_length=1000), AfterValidator(_differ)
+    ]
 
 
 def load(path: Path) -> CapSources:
@@ -150,39 +160,15 @@ def parse(data: bytes, path: Path | None) -> CapSources:
 
     Raise ConfigError if the content is invalid, with one line for each mistake. `path` is only used in error messages.
     """
+    file = f"cap-sources {path}"
+    document = parse_toml(data, file)
     try:
-        read = _File.model_validate(tomllib.loads(data.decode()))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        where = re.search(r"\((at [^()]*)\)$", str(error)) if isinstance(error, tomllib.TOMLDecodeError) else None
-        raise ConfigError(f"cap-sources {path}: not TOML{f': {where[1]}' if where else ''}") from None
+        read = _File.model_validate(document)
     except ValidationError as error:
-        found = sorted(error.errors(include_url=False), key=lambda each: each["type"] != "extra_forbidden")
-        raise ConfigError(*(f"cap-sources {path}: {_problem(each)}" for each in found)) from None
-    if wrong := list(_wrong_together(read.sources)):
-        raise ConfigError(*(f"cap-sources {path}: {each}" for each in wrong))
+        raise ConfigError(*listed(file, mistakes(error, _File, document))) from None
     return CapSources({name: _source(name, keys) for name, keys in read.sources.items()})
 
 
 def _source(name: str, keys: _Keys) -> CapSource:
     secret = None if keys.secret_sha256 is None else bytes.fromhex(keys.secret_sha256)
     return CapSource(name, keys.approver, frozenset(keys.senders), secret, keys.assume_offset, keys.issuer or "")
-
-
-def _wrong_together(sources: Mapping[str, _Keys]) -> list[str]:
-    wrong = [
-        f"sources: entry {number}: its name must match the grammar of an id: letters, digits and . _ : -"
-        for number, name in enumerate(sources, start=1)
-        if not _NAME.fullmatch(name)
-    ]
-    secrets = [keys.secret_sha256.lower() for keys in sources.values() if keys.secret_sha256 is not None]
-    if len(set(secrets)) < len(secrets):
-        wrong.append("two sources have the same secret_sha256")
-    return wrong
-
-
-def _problem(error: Any) -> str:
-    where = ".".join(str(part) for part in error["loc"])
-    if error["type"] == "extra_forbidden":
-        known = _Keys.model_fields if error["loc"][0] == "sources" else _File.model_fields
-        return f"{where}: is no key of a source{did_you_mean(str(error['loc'][-1]), known)}"
-    return f"{where}: {error['msg']}"

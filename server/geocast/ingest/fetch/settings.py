@@ -10,24 +10,29 @@ Error messages name tables and keys, and never repeat a value, because a URL may
 
 import re
 import ssl
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, ValidationError, ValidationInfo
+from pydantic_core import PydanticCustomError
 
 from ...config import Address, KeyUrl
 from ...egress.tls import tls_trusting
-from ...model.errors import ConfigError, did_you_mean
+from ...model.errors import ConfigError
+from ...model.toml_file import listed, matching, mistakes, parse_toml
 
 LEAST_INTERVAL_S, INTERVAL_S, MOST_INTERVAL_S = 15, 60, 86_400
+MAX_URL = 2_000
 LEAST_BYTES, MAX_BYTES, MOST_BYTES = 1024, 5 * 1024 * 1024, 64 * 1024 * 1024
 
-_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
-_HOST = r"^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(:[1-9][0-9]{0,4})?$"
+_Name = Annotated[str, matching("[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}", "must have 1 to 64 letters, digits or . _ -")]
+_LABEL = "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+_Host = Annotated[
+    str, matching(rf"({_LABEL}\.)*{_LABEL}(:[1-9][0-9]{{0,4}})?", "must be HOST or HOST:PORT, in lower case")
+]
 _HEADER = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}):[ \t]*([!-~]([ -~]{0,4000}[!-~])?)[ \t]*")  # RFC 9110, 5
 # These header fields are set by the client. Another value could change how a server reads the request.
 _OWN_FIELDS = (
@@ -64,14 +69,10 @@ class WatchedFeed:
 
         Raise ConfigError if `ca_file` can't be used.
         """
-        if self.ca_file is None:
-            return ssl.create_default_context()
         try:
-            return tls_trusting(self.ca_file.read_text("ascii"))
-        except ValueError:  # or the file is not ASCII
-            raise ConfigError(f"feeds.{self.name}.ca_file: no certificates in PEM") from None
-        except OSError as error:
-            raise ConfigError(f"feeds.{self.name}.ca_file: {error.strerror}") from None
+            return ssl.create_default_context() if self.ca_file is None else _trusting(self.ca_file)
+        except PydanticCustomError as error:
+            raise ConfigError(f"feeds.{self.name}.ca_file: {error}") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,19 +109,72 @@ def host_of(url: str) -> str | None:
 # ---- the file of feeds ---------------------------------------------------------------------------------------------
 
 
+def _wrong(why: str) -> PydanticCustomError:
+    return PydanticCustomError("wrong", "{why}", {"why": why})
+
+
+def _url(url: str, read: ValidationInfo) -> str:
+    if len(url) > MAX_URL or not url.isprintable() or " " in url or "#" in url or host_of(url) is None:
+        raise _wrong("expected https://HOST/PATH, without a user and a fragment")
+    if url.startswith("http:") and not read.data.get("allow_http"):
+        raise _wrong("http:// can be altered on the way: give https://, or allow_http = true")
+    return url
+
+
+def _path(name: object, read: ValidationInfo) -> Path:
+    """Return the path of a file that the file of feeds names. `read.context` is the folder of the file of feeds."""
+    if not isinstance(name, str):
+        raise _wrong("must be a text")
+    return Path(read.context or "", name)
+
+
+def _trusting(path: Path) -> ssl.SSLContext:
+    try:
+        return tls_trusting(path.read_text("ascii"))
+    except ValueError:  # or the file is not ASCII
+        raise _wrong("no certificates in PEM") from None
+    except OSError as error:
+        raise _wrong(str(error.strerror)) from None
+
+
+def _with_certificates(path: Path) -> Path:
+    _trusting(path)
+    return path
+
+
+def _headers(name: object, read: ValidationInfo) -> tuple[tuple[str, str], ...]:
+    """Return the header fields in a file, one `Name: value` a line. Empty lines are ignored."""
+    try:
+        lines = _path(name, read).read_text("ascii").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise _wrong(getattr(error, "strerror", None) or "not ASCII") from None
+    found = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        field = _HEADER.fullmatch(line)
+        if field is None or field[1].lower() in _OWN_FIELDS:
+            raise _wrong(f"line {number}: expected Name: value, of a field of your own")
+        found.append((field[1], field[2]))
+    return tuple(found)
+
+
+_File = Annotated[Path, PlainValidator(_path)]
+
+
 class _FeedKeys(BaseModel):
-    """The keys allowed in the table of one feed."""
+    """The keys allowed in the table of one feed. `allow_http` is the first, because `url` depends on it."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
-    url: Annotated[str, Field(pattern=r"^https?://[!-~]{1,2000}$")]
-    interval_s: Annotated[int, Field(ge=LEAST_INTERVAL_S, le=MOST_INTERVAL_S)] = INTERVAL_S
-    token_file: str | None = None
-    link_hosts: Annotated[list[Annotated[str, Field(pattern=_HOST)]], Field(max_length=100)] = []
-    max_bytes: Annotated[int, Field(ge=LEAST_BYTES, le=MOST_BYTES)] = MAX_BYTES
-    ca_file: str | None = None
-    headers_file: str | None = None
     allow_http: bool = False
+    url: Annotated[str, AfterValidator(_url)]
+    interval_s: Annotated[int, Field(ge=LEAST_INTERVAL_S, le=MOST_INTERVAL_S)] = INTERVAL_S
+    token_file: _File | None = None
+    link_hosts: Annotated[list[_Host], Field(max_length=100)] = []
+    max_bytes: Annotated[int, Field(ge=LEAST_BYTES, le=MOST_BYTES)] = MAX_BYTES
+    ca_file: Annotated[_File, AfterValidator(_with_certificates)] | None = None
+    headers_file: Annotated[tuple[tuple[str, str], ...], PlainValidator(_headers)] = ()
     allow_private: bool = False
 
 
@@ -129,7 +183,7 @@ class _FeedsFile(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
-    feeds: Annotated[dict[str, _FeedKeys], Field(min_length=1, max_length=1000)]
+    feeds: Annotated[dict[_Name, _FeedKeys], Field(min_length=1, max_length=1000)]
 
 
 def load_feeds(path: Path) -> Mapping[str, WatchedFeed]:
@@ -137,72 +191,32 @@ def load_feeds(path: Path) -> Mapping[str, WatchedFeed]:
 
     Raise ConfigError if a file can't be read or is invalid, with one line for each mistake.
     """
+    file = f"--feeds {path}"
     try:
-        read = _FeedsFile.model_validate(tomllib.loads(path.read_text("utf-8")))
+        document = parse_toml(path.read_bytes(), file)
+        read = _FeedsFile.model_validate(document, context=path.parent)
     except OSError as error:
-        raise ConfigError(f"--feeds {path}: {error.strerror}") from None
+        raise ConfigError(f"{file}: {error.strerror}") from None
     except ValidationError as error:
-        raise ConfigError(*(f"--feeds {path}: {_mistake(each)}" for each in error.errors(include_url=False))) from None
-    except (ValueError, RecursionError) as error:  # not TOML, or not UTF-8
-        where = re.search(r"\((at [^()]*)\)$", str(error))
-        raise ConfigError(f"--feeds {path}: not TOML{f': {where[1]}' if where else ''}") from None
-    feeds, mistakes = {}, []
-    for number, (name, keys) in enumerate(read.feeds.items(), start=1):
-        try:
-            feeds[name] = _feed(name, keys, path.parent, number)
-        except ConfigError as error:
-            mistakes.append(f"--feeds {path}: {error}")
-    if mistakes:
-        raise ConfigError(*mistakes)
-    return feeds
+        raise ConfigError(*listed(file, mistakes(error, _FeedsFile, document))) from None
+    return {name: _feed(name, keys) for name, keys in read.feeds.items()}
 
 
-def _feed(name: str, keys: _FeedKeys, folder: Path, number: int) -> WatchedFeed:
-    if _NAME.fullmatch(name) is None:
-        raise ConfigError(f"feeds: entry {number}: its name must have 1 to 64 letters, digits or . _ -")
-    own = host_of(keys.url)
-    if own is None or "#" in keys.url:
-        raise ConfigError(f"feeds.{name}.url: expected https://HOST/PATH, without a user and a fragment")
-    if keys.url.startswith("http:") and not keys.allow_http:
-        raise ConfigError(f"feeds.{name}.url: http:// can be altered on the way: give https://, or allow_http = true")
+def _feed(name: str, keys: _FeedKeys) -> WatchedFeed:
     ports = ("443", "80") if keys.allow_http else ("443",)
-    hosts = {own, *(each if ":" in each else f"{each}:{port}" for each in keys.link_hosts for port in ports)}
-    feed = WatchedFeed(
+    hosts = {
+        host_of(keys.url) or "",
+        *(each if ":" in each else f"{each}:{port}" for each in keys.link_hosts for port in ports),
+    }
+    return WatchedFeed(
         name=name,
         url=keys.url,
         hosts=frozenset(hosts),
         interval_s=keys.interval_s,
-        token_file=None if keys.token_file is None else folder / keys.token_file,
+        token_file=keys.token_file,
         max_bytes=keys.max_bytes,
-        ca_file=None if keys.ca_file is None else folder / keys.ca_file,
-        headers=() if keys.headers_file is None else _headers(name, folder / keys.headers_file),
+        ca_file=keys.ca_file,
+        headers=keys.headers_file,
         allow_http=keys.allow_http,
         allow_private=keys.allow_private,
     )
-    feed.tls()
-    return feed
-
-
-def _headers(name: str, path: Path) -> tuple[tuple[str, str], ...]:
-    """Return the header fields in a file, one `Name: value` a line. Empty lines are ignored."""
-    try:
-        lines = path.read_text("ascii").splitlines()
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"feeds.{name}.headers_file: {getattr(error, 'strerror', None) or 'not ASCII'}") from None
-    found = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        field = _HEADER.fullmatch(line)
-        if field is None or field[1].lower() in _OWN_FIELDS:
-            raise ConfigError(f"feeds.{name}.headers_file: line {number}: expected Name: value, of a field of your own")
-        found.append((field[1], field[2]))
-    return tuple(found)
-
-
-def _mistake(error: Any) -> str:
-    where = ".".join(str(part) for part in error["loc"])
-    if error["type"] == "extra_forbidden":
-        known = _FeedKeys.model_fields if error["loc"][0] == "feeds" else _FeedsFile.model_fields
-        return f"{where}: is no key of a feed{did_you_mean(str(error['loc'][-1]), known)}"
-    return f"{where}: {error['msg']}"

@@ -4,8 +4,7 @@ All of these files are read into one bytes object, which is then parsed. So a re
 other processes can get exactly the same content, and nodes can compare their files by one digest (rule BA2).
 """
 
-import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,25 +13,29 @@ import msgpack
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ...model.alert import Severity, Status, is_id
-from ...model.errors import ConfigError, did_you_mean
+from ...model.errors import ConfigError
+from ...model.toml_file import listed, matching, mistakes, parse_toml
+from ..rules import CategoryKey
 from .bounds import ALL_OTHERS, Bounds, Publishers
 from .jurisdiction import Jurisdiction, parse_jurisdiction
 
 MAX_BYTES = 1024 * 1024  # of all files together; to parse this many on the event loop takes 0.1 s
 MOST_PER_HOUR = 10_000
 
-_NAME = "^[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}$"  # the name of a file in the same folder, so without a slash
-_Category = Annotated[str, Field(pattern=r"^[a-z0-9_]{1,64}$")]
+_FileName = Annotated[
+    str,
+    matching("[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}", "must be the name of a file in the same folder, without a path"),
+]
 
 
 class _Table(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
-    categories: Annotated[list[_Category], Field(min_length=1)] | None = None
+    categories: Annotated[list[CategoryKey], Field(min_length=1)] | None = None
     statuses: Annotated[list[Status], Field(min_length=1)] | None = None
     max_severity: Severity = "extreme"
     max_radius_m: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
-    jurisdiction: Annotated[str, Field(pattern=_NAME)] | None = None
+    jurisdiction: _FileName | None = None
     per_minute: Annotated[int, Field(ge=1, le=MOST_PER_HOUR)] | None = None
     per_hour: Annotated[int, Field(ge=1, le=MOST_PER_HOUR)] | None = None
 
@@ -54,9 +57,15 @@ def read_publishers(path: Path | None) -> bytes | None:
     if path is None:
         return None
     text, left = _read(path, path, MAX_BYTES)
+    tables, wrong = _checked(text, path)
     maps = {}
-    for name in sorted(set(_named(_tables(text, path)))):
-        maps[name], left = _read(path, path.with_name(name), left)
+    for name in sorted({table.jurisdiction for table in tables.values() if table.jurisdiction is not None}):
+        try:
+            maps[name], left = _read(path, path.with_name(name), left)
+        except ConfigError as error:
+            wrong.append(str(error))
+    if wrong:
+        raise ConfigError(*wrong)
     packed: bytes = msgpack.packb((text, maps))
     return packed
 
@@ -69,21 +78,15 @@ def parse_publishers(read: bytes, path: Path | None) -> Publishers:
     messages.
     """
     text, maps = msgpack.unpackb(read)
-    tables = _tables(text, path)
-    parsed: dict[tuple[str, str], _Table] = {}
-    wrong: list[str] = []
-    for number, ((issuer, sub), keys) in enumerate(tables.items(), start=1):
-        if sub != ALL_OTHERS and not is_id(sub):
-            wrong.append(f"table {number}: its name can't be a sub: it must match the grammar of id, or be *")
-            continue
+    parsed, wrong = _checked(text, path)
+    drawn = {}
+    for name, data in maps.items():
         try:
-            parsed[issuer, sub] = _Table.model_validate(keys)
-        except ValidationError as error:
-            where = f'"{issuer}"."{sub}"' if issuer else f'"{sub}"'
-            wrong += [f"{where}.{each}" for each in _problems(error)]
+            drawn[name] = parse_jurisdiction(data)
+        except ValueError as error:
+            wrong.append(f"publishers {_shown(path, Path(name))}: {error}")
     if wrong:
-        raise ConfigError(*(f"publishers {path}: {each}" for each in wrong))
-    drawn = {name: _jurisdiction(data, name, path) for name, data in maps.items()}
+        raise ConfigError(*wrong)
     found: dict[str, dict[str, Bounds]] = {"": {}}
     for (issuer, sub), table in parsed.items():
         found.setdefault(issuer, {})[sub] = _bounds(table, drawn)
@@ -123,10 +126,7 @@ def _tables(text: bytes, path: Path | None) -> dict[tuple[str, str], Any]:
 
     Raise ConfigError if `text` is not TOML, or has anything other than tables of publishers.
     """
-    try:
-        found = tomllib.loads(text.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ConfigError(f"publishers {path}: not TOML: {error}") from None
+    found = parse_toml(text, f"publishers {path}")
     issuers = found.pop("issuers", {})
     sections: dict[str, Any] = {"": found} if found else {}
     sections |= issuers if isinstance(issuers, dict) and "" not in issuers else {"": issuers}  # "" is refused
@@ -148,37 +148,26 @@ def _section(section: object) -> dict[str, Any]:
     return {}
 
 
-def _named(tables: Mapping[Any, Any]) -> Iterator[str]:
-    """Yield the names of the jurisdiction files to which the tables refer.
+def _checked(text: bytes, path: Path | None) -> tuple[dict[tuple[str, str], _Table], list[str]]:
+    """Return the valid tables of the publishers' file by issuer and `sub`, and a line for each mistake in the others.
 
-    Invalid tables are skipped here. They are refused later, when they are parsed.
+    Raise ConfigError if the file has anything other than tables of publishers.
     """
-    for table in tables.values():
+    file = f"publishers {path}"
+    valid: dict[tuple[str, str], _Table] = {}
+    wrong: list[str] = []
+    for number, ((issuer, sub), keys) in enumerate(_tables(text, path).items(), start=1):
+        where = f'"{issuer}"."{sub}"' if issuer else f'"{sub}"'
+        if sub != ALL_OTHERS and not is_id(sub):
+            where = f"table {number}"
+            wrong.append(f"{file}: {where}: its name can't be a sub: it must match the grammar of id, or be *")
         try:
-            name = _Table.model_validate(table).jurisdiction
-        except ValidationError:
-            continue
-        if name is not None:
-            yield name
-
-
-def _jurisdiction(data: bytes, name: str, path: Path | None) -> Jurisdiction:
-    try:
-        return parse_jurisdiction(data)
-    except ValueError as error:
-        raise ConfigError(f"publishers {_shown(path, Path(name))}: {error}") from None
+            valid[issuer, sub] = _Table.model_validate(keys)
+        except ValidationError as error:
+            found = mistakes(error, _Table, keys)
+            wrong += listed(file, {f"{where}.{key or 'table'}": why for key, why in found.items()})
+    return valid, wrong
 
 
 def _shown(path: Path | None, file: Path) -> str:
     return str(path) if file == path else f"{path}: {file.name}"
-
-
-def _problems(error: ValidationError) -> Iterator[str]:
-    for each in error.errors(include_url=False, include_input=False):
-        key = ".".join(map(str, each["loc"])) or "table"
-        if each["type"] == "extra_forbidden":
-            yield f"{key}: is not a key of a publisher{did_you_mean(str(each['loc'][-1]), _Table.model_fields)}"
-        elif each["type"] == "string_pattern_mismatch" and each["loc"][0] == "jurisdiction":
-            yield f"{key}: must be the name of a file in the same folder, without a path"
-        else:
-            yield f"{key}: {each['msg']}"
