@@ -178,6 +178,10 @@ def test_check_counts_warning_zones_or_reports_their_mistakes(geocast, tmp_path,
     outcome = geocast("check", *source, GEOCAST_CAP_ZONES="good.json:good.json")
     assert (outcome.status, outcome.err) == (0, "")
     assert "cap-zones: 1 of EMMA_ID; " in outcome.out
+    warning = "warning: policy neighbourhood: no category claims events of CAP, so every message of CAP is refused"
+    assert warning in outcome.out
+    assert warning not in geocast("check", *source, "--policy", "builtin:public-warning").out
+    assert warning not in geocast("check", "--keys", "keys.jwks").out
     assert table(outcome)["--cap-zones"] == ("good.json, good.json", "GEOCAST_CAP_ZONES")
     assert errors(geocast("check", *source, "--cap-zones", "bad.json")) == [
         "zones bad.json: feature 0 (EMMA_ID AT301): geometry must be a Polygon or a MultiPolygon"

@@ -11,11 +11,16 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 RULES = Path(__file__).resolve().parents[2] / "docs" / "deploy" / "geocast.rules.yml"
 NAMES = re.findall(r"- alert: (\w+)", RULES.read_text("utf-8"))
 
 pytestmark = pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed (prometheus)")
+
+ROOT = RULES.parents[2]
+PAGE = (ROOT / "docs" / "operations" / "monitoring.md").read_text("utf-8")
+[SCRAPED] = re.findall(r"^```yaml\n(rule_files.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
 
 MINUTES = 32
 BREAKS = 16  # the minute in which the fault of a case begins
@@ -302,3 +307,42 @@ def test_no_alert_fires_for_idle_nodes(tmp_path):
         name: steady(5) for name in healthy() if re.match(r"geocast_log_(applied|seq)|geocast_publish_to_last", name)
     }
     check(tmp_path, healthy() | quiet, MINUTES, [])
+
+
+# ---- what the page on monitoring says ----------------------------------------------------------------------------
+
+
+def test_documented_configuration_scrapes_every_job_that_a_rule_names(tmp_path):
+    """`promtool check config` accepts the configuration of the page, as it is pasted, with the rules."""
+    (tmp_path / "prometheus.yml").write_text(SCRAPED)
+    (tmp_path / RULES.name).write_text(RULES.read_text("utf-8"))
+    done = subprocess.run(
+        ["promtool", "check", "config", "prometheus.yml"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    named = {job for jobs in re.findall(r'job=~?"([^"]+)"', RULES.read_text("utf-8")) for job in jobs.split("|")}
+    assert named == {each["job_name"] for each in yaml.safe_load(SCRAPED)["scrape_configs"]} - {"node"}
+
+
+@pytest.mark.parametrize(
+    ("job", "file"),
+    [
+        ("geocast", "geocast.env"),
+        ("geocast-push", "push.env"),
+        ("geocast-fetch", "fetch.env"),
+        ("geocast-relay", "relay.env"),
+    ],
+)
+def test_documented_configuration_scrapes_the_address_of_the_deployed_settings(job, file):
+    """The addresses are those of node 1 in docs/deploy."""
+    [address] = re.findall(r"^GEOCAST_METRICS=(.*)$", (RULES.parent / file).read_text("utf-8"), re.MULTILINE)
+    [config] = [each for each in yaml.safe_load(SCRAPED)["scrape_configs"] if each["job_name"] == job]
+    assert address in config["static_configs"][0]["targets"]
+
+
+def test_page_names_every_row_of_the_dashboard():
+    """The sentence lists the rows in their order (docs/operations/monitoring.md)."""
+    panels = json.loads((RULES.parent / "grafana.json").read_text("utf-8"))["panels"]
+    rows = [each["title"].casefold() for each in panels if each["type"] == "row"]
+    [sentence] = re.findall(r"The rows of the dashboard are ([^.]*)\.", " ".join(PAGE.split()))
+    assert re.split(r", and |, ", sentence.removeprefix("an ").replace("the ", "").casefold()) == rows

@@ -146,7 +146,7 @@ def _checks(settings: Settings) -> Iterator[tuple[str, Callable[[], str | None]]
         yield name, lambda name=name, address=address: config.see_if_bindable(name, address)  # type: ignore[misc]
     yield "keys", lambda: _keys(settings.keys)
     yield "revoked", lambda: _revoked(settings.revoked)
-    yield "policy", lambda: _policy(settings.policy)
+    yield "policy", lambda: _policy(settings)
     yield "publishers", lambda: _publishers(settings)
     yield "cap-sources", lambda: _sources(settings.cap_sources)
     yield "reviewers", lambda: _reviewers(settings)
@@ -174,16 +174,16 @@ def _revoked(path: Path | None) -> str | None:
     return f"tokens of {len(load_revoked(path))} subs" if path else None
 
 
-def _policy(path: Path | None) -> str:
+def _policy(settings: Settings) -> str:
     from ..policy import load
 
-    policy = load(path)
+    policy = load(settings.policy)
     found = f"{policy.name}, with {len(policy.categories)} categories; {len(policy.never)} are never alerted"
     claims = [len(category.cap) for category in policy.categories.values() if category.cap]
     if claims:
         found += f"; {len(claims)} claim events of CAP, by {sum(claims)} claims"
         found += f", and {len(policy.cap.ignore)} are ignored" if policy.cap.ignore else ""
-    return "; warning: ".join([found, *policy.warnings()])
+    return "; warning: ".join([found, *policy.warnings(takes_cap=settings.cap_sources is not None)])
 
 
 def _publishers(settings: Settings) -> str | None:

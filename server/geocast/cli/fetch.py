@@ -15,7 +15,7 @@ from .options import ADDRESS, LOG_LEVELS, option
 from .serve import command as serve
 from .starting import starting
 
-NOT_ALL = 1  # the exit status of --check and --once if a feed could not be read, or messages still wait
+NOT_ALL = 1  # the exit status if a feed could not be read, or the node does not take messages
 
 _FILE = click.Path(path_type=Path)
 

@@ -169,11 +169,17 @@ class Policy(BaseModel):
         named = ((key, category.cap_name()) for key, category in self.categories.items())
         return {key: name for key, name in named if name is not None}
 
-    def warnings(self) -> list[str]:
-        """Return warnings for the operator about questionable settings in this policy, each as one line."""
+    def warnings(self, *, takes_cap: bool = False) -> list[str]:
+        """Return warnings for the operator about questionable settings in this policy, each as one line.
+
+        `takes_cap` says whether the node has sources of CAP messages.
+        """
         wide = [key for key, each in self.categories.items() if _lets_slip(each)]
         text = "max_radius_m is 1000 times min_radius_m or more, so a kilometre typed for a metre may be published"
-        return [f"policy {self.name}: {', '.join(wide)}: {text}"] if wide else []
+        found = [f"policy {self.name}: {', '.join(wide)}: {text}"] if wide else []
+        if takes_cap and not any(category.cap for category in self.categories.values()):
+            found.append(f"policy {self.name}: no category claims events of CAP, so every message of CAP is refused")
+        return found
 
     def violations(
         self,

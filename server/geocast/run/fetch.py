@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 
 async def check(settings: FetchSettings) -> tuple[str, bool]:
-    """Read each feed once and post nothing. Return a table, and whether all feeds could be read."""
+    """Read each feed once and post nothing. Return a table, and whether each could be read and its messages judged."""
     clock, queues = SystemClock(), HostQueues()
     node = NodeClient(settings.cap_url, settings.token_file, clock)
     try:

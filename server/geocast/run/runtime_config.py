@@ -204,7 +204,7 @@ class RuntimeConfig:
         yield gauges("settings_digest", "The same number for the same file, to compare nodes by", "file", digests)
 
     def _warn(self) -> None:
-        warnings = self.policy.warnings()
+        warnings = self.policy.warnings(takes_cap=self._texts.cap_sources is not None)
         if self.publishers is not None:
             warnings += self.publishers.warnings(self.policy.categories)
         for warning in warnings:

@@ -112,6 +112,7 @@ class HAProxy(Proxy):
                 (rf"10\.0\.0\.1{number}:8765$", f"127.0.0.1:{stream}"),
                 (rf"10\.0\.0\.1{number}:8766$", f"127.0.0.1:{api}"),
             ]
+        changes += [(rf"10\.0\.0\.1{number}:8764", f"127.0.0.1:{self.feed_port}") for number in (1, 2, 3)]
         return changed("haproxy.cfg", *changes)
 
 
@@ -428,11 +429,10 @@ def test_phone_registers_through_the_proxy_and_gets_a_push(
 # ---- clients that poll the public feed ---------------------------------------------------------------------------
 
 
-def test_nginx_answers_clients_of_the_feed_so_that_the_node_sees_few_requests(
-    certificate: Certificate, keys: Keys, tmp_path: Path
+def test_proxy_answers_clients_of_the_feed_so_that_the_node_sees_few_requests(
+    kind: type[Proxy], certificate: Certificate, keys: Keys, tmp_path: Path
 ) -> None:
     """A thousand conditional requests cost the node one each 5 s, and a cancel is not hidden for longer (rule PF2)."""
-    program(Nginx.name)
     [port] = free_ports(1)
     url = f"http://127.0.0.1:{port}"
     feed = ("--feed", f"127.0.0.1:{port}", "--feed-url", url, "--feed-sender", "alerts@city.example")
@@ -441,7 +441,7 @@ def test_nginx_answers_clients_of_the_feed_so_that_the_node_sees_few_requests(
         found = re.findall(r"^geocast_feed_answers_total\{.*\} ([0-9.]+)$", node.api.get("/metrics").text, re.MULTILINE)
         return int(sum(map(float, found)))
 
-    with Node(tmp_path, keys, *feed) as node, Nginx(tmp_path, certificate, [node, node], feed_port=port) as proxy:
+    with Node(tmp_path, keys, *feed) as node, kind(tmp_path, certificate, [node, node], feed_port=port) as proxy:
         tls = ssl.create_default_context(cafile=str(certificate.crt))
         with httpx.Client(base_url=f"https://localhost:{proxy.stream_port}", verify=tls, trust_env=False) as client:
             body = node.publish(alert(ground()))
@@ -452,7 +452,7 @@ def test_nginx_answers_clients_of_the_feed_so_that_the_node_sees_few_requests(
                     return answer.status_code == 200 and body["id"] in answer.text
                 return False
 
-            wait_until(listed, "the alert is in nginx's document")
+            wait_until(listed, "the alert is in the proxy's document")
             whole = client.get("/v1/alerts.geojson")
             before, start = answers(node), time.monotonic()
             for _ in range(1000):

@@ -17,6 +17,7 @@ from end_to_end.kit.node import Node
 from end_to_end.kit.subscriber import Session
 from end_to_end.kit.times import wait_until
 from ingest.cap.issuer import moved
+from support.ports import free_ports
 from support.real_data import DATA, cap
 
 Join = Callable[..., Session]
@@ -232,6 +233,23 @@ def test_feed_of_2000_entries_costs_one_request_when_nothing_is_new(fetch, serve
     server.pages["/feed"] = atom(linked("new", server.message("big", issuer.message("big"))), *known, etag='"2"')
     assert fetch.once() == 0
     assert (server.paths(), new()) == (["/feed", "/big.xml"], {"published": 1})
+
+
+def test_check_of_a_node_that_does_not_take_messages_ends_with_status_1_and_the_reason(fetch, server, tmp_path, warned):
+    """That is so for a feed without entries, too: a missing token file, a wrong `sub`, no node (rule FE1)."""
+    server.pages["/empty"] = atom()
+    fetch.write_feeds("/empty")
+    assert fetch.run("--check").returncode == 0
+    other = tmp_path / "other.token"
+    other.write_text(warned.keys.token(sub="nobody", scope="alerts:publish"))
+    for more, why in (
+        (("--token-file", str(tmp_path / "none")), "no-token: the token file: No such file or directory"),
+        (("--token-file", str(other)), "insufficient-scope: The token's sub is not the name of a CAP source"),
+        (("--api", f"http://127.0.0.1:{free_ports(1)[0]}"), "no-answer"),
+    ):
+        done = fetch.run("--check", *more)
+        assert (done.returncode, done.stderr) == (1, "")
+        assert f"the node does not take messages: {why}" in done.stdout
 
 
 def test_check_of_real_messages_says_why_the_node_would_not_take_them(fetch, server, new):

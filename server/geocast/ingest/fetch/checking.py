@@ -8,7 +8,7 @@ from ...clock import Clock
 from ..cap import MAX_CAP_BYTES
 from .documents import ListedEntry, Unreadable, entries_of, head_of
 from .http_client import FeedClient, FetchFailed, HostQueues
-from .node_client import ACCEPTED, NodeClient
+from .node_client import ACCEPTED, NodeAnswer, NodeClient
 from .settings import WatchedFeed
 
 MAX_CHECKED = 100  # the number of entries of a feed whose message is looked at
@@ -38,15 +38,18 @@ async def check_feed(feed: WatchedFeed, node: NodeClient, queues: HostQueues, cl
     """Read a feed, and ask the node by dry runs what it would do. Nothing is stored."""
     found, client = CheckedFeed(feed.name), FeedClient(feed, queues, clock)
     try:
+        # Something that is no message shows whether the node takes messages with this token at all.
+        refusal = _refusal(await node.post(b"", None, feed.token_file, dry_run=True))
         answer = await client.get(feed.url, feed.max_bytes, secret=True)
         listed = await asyncio.to_thread(entries_of, answer.body, answer.charset, answer.url)
         found.entries = len(listed)
-        for entry in listed[:MAX_CHECKED]:
+        for entry in () if refusal else listed[:MAX_CHECKED]:
             outcome = await _outcome(entry, feed, client, node, clock, found)
             if outcome in TAKEN:
                 found.accepted += 1
             else:
                 found.reasons[outcome] += 1
+        found.trouble = refusal or found.trouble
         if len(listed) > MAX_CHECKED:
             found.reasons["not-checked"] = len(listed) - MAX_CHECKED
     except (FetchFailed, Unreadable) as error:
@@ -70,7 +73,18 @@ async def _outcome(
     except (FetchFailed, Unreadable) as error:
         return error.reason
     found.cap += 1
-    return (await node.post(message, charset, feed.token_file, dry_run=True)).outcome
+    answer = await node.post(message, charset, feed.token_file, dry_run=True)
+    found.trouble = found.trouble or _refusal(answer)
+    return answer.outcome
+
+
+def _refusal(answer: NodeAnswer) -> str:
+    """Return why the node can't decide about any message now; "" if it can."""
+    return (
+        ""
+        if answer.is_final
+        else ": ".join(filter(None, ("the node does not take messages", answer.outcome, answer.detail)))
+    )
 
 
 def table(feeds: list[CheckedFeed]) -> str:

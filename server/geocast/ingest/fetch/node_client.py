@@ -9,7 +9,7 @@ import asyncio
 import json
 import re
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpcore
@@ -19,6 +19,7 @@ from ...egress.http_times import parse_retry_after
 
 POST_S = 30.0  # the time limit for one request
 MAX_ANSWER_BYTES = 4 * 1024 * 1024
+MAX_DETAIL = 300  # characters
 ACCEPTED = ("published", "updated", "replaced", "cancelled")  # the outcomes that come with 201
 UNANSWERED = "no-answer"
 _FINAL = (400, 409, 410, 413, 415, 422)
@@ -31,12 +32,13 @@ class NodeAnswer:
     """A node's answer about a message.
 
     `outcome` is the outcome of CAP, or the slug of a problem. If `is_final` is false, the message has to be posted
-    again, after `retry_after_s` seconds if the node said so.
+    again, after `retry_after_s` seconds if the node said so. `detail` is a sentence about a refusal, for people.
     """
 
     outcome: str
     is_final: bool
     retry_after_s: float | None = None
+    detail: str = field(default="", compare=False)
 
     @property
     def is_accepted(self) -> bool:
@@ -64,8 +66,9 @@ class NodeClient:
         """Post a message, and return the node's answer. The token is read from its file each time."""
         try:
             token = _token(token_file or self._token_file)
-        except (OSError, ValueError):
-            return NodeAnswer("no-token", is_final=False)
+        except (OSError, ValueError) as error:
+            why = error.strerror if isinstance(error, OSError) else error
+            return NodeAnswer("no-token", is_final=False, detail=f"the token file: {why}")
         kind = "application/cap+xml" + (f"; charset={charset}" if charset else "")
         headers = [
             ("Content-Type", kind),
@@ -91,22 +94,24 @@ class NodeClient:
 
 def answer_of(status: int, body: bytes, retry_after_s: float | None = None) -> NodeAnswer:
     """Return what an answer with this status and body means."""
+    detail = ""
     try:
         said = json.loads(body)
         words = [said.get("outcome"), *(each["type"] for each in said.get("errors", ())), said.get("type")]
         word = next(str(each).rpartition("/")[2] for each in words if each)
+        detail = str(said.get("detail", ""))[:MAX_DETAIL]
     except (ValueError, LookupError, TypeError, AttributeError, StopIteration, RecursionError):
         word = ""
     if not _WORD.fullmatch(word):
         return NodeAnswer(f"status-{status}", False, retry_after_s)  # not the answer of a node
     is_final = status in (200, 201, *_FINAL) or (status == 403 and word in _FINAL_TYPES)
-    return NodeAnswer(word, is_final, retry_after_s)
+    return NodeAnswer(word, is_final, retry_after_s, detail if detail.isprintable() else "")
 
 
 def _token(path: Path | None) -> str:
     if path is None:
-        raise ValueError("no token file")
+        raise ValueError("none is given, neither for the feed nor by --token-file")
     token = path.read_text("ascii").strip()
     if not token or not token.isprintable() or " " in token:
-        raise ValueError("not a token")
+        raise ValueError("it holds no token")
     return token
