@@ -20,6 +20,7 @@ from typing import Any, NamedTuple, Self
 
 HANG, RESET = "hang", "reset"
 TOLERANCE_S = 300
+IDLE_S = 60.0  # after which an idle connection is closed
 
 Answer = int | str | tuple[int, dict[str, str]]
 
@@ -59,7 +60,8 @@ class WebhookReceiver:
         if crt:
             tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             tls.load_cert_chain(crt, key)
-            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
+            # Each handshake is made in the thread of its connection: an idle one does not block the others.
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True, do_handshake_on_connect=False)
             self._scheme = "https"
         self.port: int = self._server.server_address[1]
 
@@ -126,6 +128,7 @@ class _Server(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     receiver: WebhookReceiver
     protocol_version = "HTTP/1.1"
+    timeout = IDLE_S
 
     def setup(self) -> None:
         super().setup()

@@ -41,13 +41,16 @@ def as_recorded(records: Records) -> list[Sighting]:
 class Replay:
     """Replays the incidents of a feed's file as if they were happening now (Rule 1).
 
-    Times are in ms since 1970. Incidents without a time come first, and are not given a time.
+    Times are in ms since 1970. Incidents without a time come first, and are not given a time. Raise FeedError if no
+    incident has a time.
     """
 
     def __init__(self, records: Records, opened_at: int, *, speed: float, ahead: int) -> None:
         self._records, self._opened_at, self._speed = records, opened_at, speed
         times = [group.incident.occurred_at for group in records.groups if group.incident.occurred_at is not None]
-        self._pivot = times[min(max(ahead, 1), len(times)) - 1] if times else 0
+        if not times:
+            raise FeedError("the feed can't be replayed: no record has a time that can be read; give --as-recorded")
+        self._pivot = times[min(max(ahead, 1), len(times)) - 1]
         self._span = format_time(times[0])[:10], format_time(times[-1])[:10]
         self._shown = 0
 

@@ -1,6 +1,7 @@
 """Tests of feed sources: replays keep their pace, and polls are conditional and bounded."""
 
 import asyncio
+import re
 
 import httpx
 import pytest
@@ -54,6 +55,16 @@ def test_replay_ends_and_its_title_says_that_it_is_one():
     assert playing.title == (
         "Replay of the sample of invented incidents, recorded 2025-03-14, 60 times as fast; the times are moved to now"
     )
+
+
+def test_feed_without_a_readable_time_cannot_be_replayed(tmp_path):
+    """Its incidents can be shown as they were recorded."""
+    path = tmp_path / "feed.csv"
+    path.write_text(re.sub(r"2025-03-14T[0-9:]+Z", "at night", TEXT))
+    options = {"speed": 1, "ahead": 5, "every_s": 60, "clock": lambda: NOW}
+    with pytest.raises(FeedError, match="no record has a time that can be read; give --as-recorded"):
+        open_feed(str(path), is_as_recorded=False, **options)
+    assert open_feed(str(path), is_as_recorded=True, **options)
 
 
 def test_feed_as_recorded_keeps_its_times():

@@ -1,8 +1,10 @@
 """A real node, a real `geocast relay`, and receivers that work, hang, reset and refuse (WH1 to WH11)."""
 
+import contextlib
 import json
 import re
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -244,6 +246,13 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", GUIDE.read_text("utf-8"), re.MULTILINE | re.DOTALL)
 
 
+def _connected(port: int, until: contextlib.ExitStack) -> bool:
+    with contextlib.suppress(ConnectionRefusedError):
+        until.enter_context(socket.create_connection(("127.0.0.1", port)))
+        return True
+    return False
+
+
 def test_receiver_of_the_guide_takes_signed_events_only_and_each_once(node: Node, tmp_path: Path):
     """docs/guide/relay.md, "A receiver in twenty lines": it runs as it stands there, and has as many lines."""
     [text] = blocks("python")
@@ -258,7 +267,8 @@ def test_receiver_of_the_guide_takes_signed_events_only_and_each_once(node: Node
             f'[targets.page]\nurl = "http://127.0.0.1:{port}/"\nsecret_file = "secret"\n'
             "allow_http = true\nallow_private = true\n"
         )
-        with relay:
+        with relay, contextlib.ExitStack() as idle:
+            wait_until(lambda: _connected(port, idle), "the receiver listens")  # this connection stays idle
             body = alert(ground())
             node.publish(body)
             said = f"{ACCEPTED} {body['id']} {body['headline']}\n"

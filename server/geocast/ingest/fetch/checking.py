@@ -73,9 +73,9 @@ async def _outcome(
     except (FetchFailed, Unreadable) as error:
         return error.reason
     found.cap += 1
-    answer = await node.post(message, charset, feed.token_file, dry_run=True)
-    found.trouble = found.trouble or _refusal(answer)
-    return answer.outcome
+    judged = await node.post(message, charset, feed.token_file, dry_run=True)
+    found.trouble = found.trouble or _refusal(judged)
+    return judged.outcome
 
 
 def _refusal(answer: NodeAnswer) -> str:
