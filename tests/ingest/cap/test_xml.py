@@ -84,7 +84,10 @@ def test_too_many_elements_are_refused(monkeypatch):
     """Parsing a large number of small elements would take seconds (CP3)."""
     monkeypatch.setattr(xml, "MAX_ELEMENTS", 3)
     parse(b"<a><b/><b/></a>")
-    assert refusal(b"<a><b/><b/><b/></a>") == "the document has more than 3 elements"
+    for more in (b"<b/>", b"<!---->", b"<?b?>"):
+        refused = refusal(b"<a><b/><b/>" + more + b"</a>")
+        assert refused == "the document has more than 3 elements, comments and attributes"
+    assert "attributes" in refusal(b"<a b='1' c='2' d='3'/>")
 
 
 @pytest.mark.parametrize("count", [MAX_ATTRIBUTES + 1, 100_000])

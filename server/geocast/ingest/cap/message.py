@@ -15,13 +15,8 @@ from ...model.problems import Problem, ProblemType, Violation
 from ...model.times import parse_time
 from . import shapes, texts
 from .shapes import CapCircle, CapRing
-from .xml import Element, parse
+from .xml import NAMESPACES, Element, parse
 
-NAMESPACES = {
-    "urn:oasis:names:tc:emergency:cap:1.2": "1.2",
-    "urn:oasis:names:tc:emergency:cap:1.1": "1.1",
-    "http://www.incident.com/cap/1.0": "1.0",
-}
 STATUSES = ("Actual", "Exercise", "System", "Test", "Draft")
 TYPES = ("Alert", "Update", "Cancel", "Ack", "Error")
 SCOPES = ("Public", "Restricted", "Private")

@@ -1,38 +1,50 @@
 """The entries of a feed, and what `geocast fetch` has to know about a CAP message (rule FE2).
 
 A feed is an Atom or RSS 2.0 document, an EDXL-DE envelope, or a bare CAP message. Document types are refused, so there
-are no entities but the five of XML, and nothing that a document names is fetched. A message that is part of a feed is
-posted as the element that it is there, with the namespaces that it inherits. feedparser is not used, because it does
-not keep the text of a message, and a message has to be posted unchanged.
+are no entities but the five of XML, and nothing that a document names is fetched. What would take more than 64 MB or 2
+s of CPU is refused as `too-complex`. A message that is part of a feed is posted as the element that it is there, with
+the namespaces that it inherits. feedparser is not used, because it does not keep the text of a message, and a message
+has to be posted unchanged.
 """
 
+import asyncio
 import hashlib
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from lxml import etree
 
 from ...egress.http_times import parse_http_date
-from ...model.problems import Problem
 from ...model.times import parse_time
 from ..cap import xml
-from ..cap.message import NAMESPACES
+from ..cap.language_groups import ALL_CLEAR
+from ..cap.xml import TOO_COMPLEX, XmlProblem, is_cap
 from .http_client import plain_url
 
 MAX_ENTRIES = 10_000
-MAX_TAGS = 1_000_000  # the most tags in a document; 5 MiB of them take 100 MB while they are read
+MAX_ELEMENTS = 150_000  # the most elements, comments and attributes of a feed, which take 50 MB while they are read
+MAX_DEPTH = 64
+MAX_CPU_S = 2.0  # of one document
+SHORT_BYTES = 256 * 1024  # shorter documents never wait for longer ones
+MAX_TIME = 64  # the most characters of a time
+MAX_IDENTIFIER = 512
 KEPT_MS = 7 * 24 * 3600 * 1000  # how long a message without an end is tried
 
 _ATOM = "{http://www.w3.org/2005/Atom}"
 _XML_BASE = "{http://www.w3.org/XML/1998/namespace}base"
 _EDXL = re.compile(r"\{urn:oasis:names:tc:emergency:EDXL:DE:[12]\.0\}EDXLDistribution")
-_DOCTYPE = re.compile(rb"(?:\s+|<\?.*?\?>|<!--.*?-->)*+<!DOCTYPE", re.DOTALL)
 _CAP_TYPE = "application/cap+xml"
 _XML_TYPES = ("application/xml", "text/xml", "application/common-alerting-protocol+xml")
 _PAGES = ("text/html", "application/xhtml+xml")
 _OTHER_RELATIONS = frozenset({"self", "edit", "edit-media", "hub", "next", "previous", "prev", "first", "last", "up"})
+
+
+_T = TypeVar("_T")
+_short, _long = ThreadPoolExecutor(1, "fetch-short"), ThreadPoolExecutor(1, "fetch-long")
 
 
 class Unreadable(Exception):  # noqa: N818
@@ -61,68 +73,102 @@ class ListedEntry:
 class MessageHead:
     """The facts about a CAP message that `geocast fetch` needs; times are in ms since 1970.
 
-    After `until_ms`, the message is no longer tried.
+    After `until_ms`, the message is no longer tried. `ends` says whether the message only ends alerts.
     """
 
     identifier: str
     sent_ms: int
     until_ms: int
+    ends: bool
+
+
+class Work:
+    """The work on one document, which ends when it has taken too much CPU, or when nobody waits for it any more."""
+
+    def __init__(self) -> None:
+        self.is_wanted = True
+        self._until_s: float | None = None
+
+    def step(self) -> None:
+        """Take note of a small step. Raise Unreadable (`too-complex`) if the work has to end."""
+        now_s = time.thread_time()
+        self._until_s = self._until_s or now_s + MAX_CPU_S
+        if now_s > self._until_s or not self.is_wanted:
+            raise Unreadable(TOO_COMPLEX)
+
+
+async def in_thread(size: int, read: Callable[[Work], _T]) -> _T:
+    """Read a document of `size` bytes in a thread, which ends if this task is cancelled."""
+    work = Work()
+    try:
+        return await asyncio.get_running_loop().run_in_executor(_short if size <= SHORT_BYTES else _long, read, work)
+    finally:
+        work.is_wanted = False
 
 
 # ---- feeds -----------------------------------------------------------------------------------------------------------
 
 
-def entries_of(body: bytes, charset: str | None, url: str) -> list[ListedEntry]:
+def entries_of(
+    body: bytes, charset: str | None, url: str, step: Callable[[], None] = lambda: None
+) -> list[ListedEntry]:
     """Return the entries of a feed in the order of the document, without repetitions.
 
-    `url` is the address of the feed, for relative links. Raise Unreadable if the document is no feed.
+    `url` is the address of the feed, for relative links. `step` is called again and again. Raise Unreadable if the
+    document is no feed.
     """
-    root = _parse(body, charset)
-    if _is_cap(root):
+    root = _parse(body, charset, step)
+    if is_cap(root.tag):
         found: Iterator[ListedEntry] = iter([_entry("", "", "", "", body, charset)])
     elif _EDXL.fullmatch(root.tag):
-        found = (_entry("", "", "", "", _standalone(each)) for each in root.iter() if _is_cap(each))
+        found = (_entry("", "", "", "", _standalone(each)) for each in _messages(root))
     elif root.tag == f"{_ATOM}feed":
-        found = (_atom_entry(each, url) for each in root.iterchildren(f"{_ATOM}entry"))
+        base = plain_url(url, root.get(_XML_BASE, ""))
+        found = (_atom_entry(each, base) for each in root.iterchildren(f"{_ATOM}entry"))
     elif root.tag == "rss":
         found = (_rss_item(each, url) for each in root.iterfind("channel/item"))
     else:
         raise Unreadable("no-feed")
     entries: dict[bytes, ListedEntry] = {}
+    size = 0
     for entry in found:
+        step()
         entries[entry.digest] = entry
+        size += len(entry.message or b"")
         if len(entries) > MAX_ENTRIES:
             raise Unreadable("too-many-entries")
+        if size > 2 * len(body) + SHORT_BYTES:  # each message repeats the namespaces that it inherits
+            raise Unreadable(TOO_COMPLEX)
     return list(entries.values())
 
 
-def _parse(body: bytes, charset: str | None) -> Any:
-    try:
-        text = xml.utf8_of(body, charset)
-    except Problem:
-        raise Unreadable("malformed-xml") from None
-    if _DOCTYPE.match(text):
-        raise Unreadable("doctype")
-    if text.count(b"<") > MAX_TAGS:
-        raise Unreadable("too-many-elements")
+def _parse(body: bytes, charset: str | None, step: Callable[[], None]) -> Any:
     parser = etree.XMLParser(
         encoding="utf-8", resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False, remove_pis=True
     )
     try:
-        return etree.fromstring(text, parser)
+        return etree.fromstring(xml.checked(xml.utf8_of(body, charset), MAX_DEPTH, MAX_ELEMENTS, step), parser)
+    except XmlProblem as problem:
+        raise Unreadable(problem.reason) from None
     except etree.XMLSyntaxError:
         raise Unreadable("malformed-xml") from None
 
 
-def _atom_entry(entry: Any, url: str) -> ListedEntry:
-    message = None
-    for content in entry.iterchildren(f"{_ATOM}content"):
-        # The message has to be the element itself, not escaped text: type="text/xml", "application/cap+xml", and so on.
-        inside = [each for each in content if _is_cap(each)]
-        message = _standalone(inside[0]) if len(inside) == 1 else None
+def _messages(envelope: Any) -> Iterator[Any]:
+    """Yield the messages in an envelope. Raise Unreadable if there is a message in a message."""
+    for element in envelope.iter("{*}alert"):
+        if is_cap(element.tag):
+            if any(is_cap(each.tag) for each in element.iterancestors("{*}alert")):
+                raise Unreadable(TOO_COMPLEX)
+            yield element
+
+
+def _atom_entry(entry: Any, base: str) -> ListedEntry:
+    # The message has to be the element itself, not escaped text: type="text/xml", "application/cap+xml", and so on.
+    inside = [each for content in entry.iterchildren(f"{_ATOM}content") for each in content if is_cap(each.tag)]
+    message = _standalone(inside[0]) if len(inside) == 1 else None
     links = [*_links(entry, f"{_ATOM}content", "src"), *_links(entry, f"{_ATOM}link", "href")]
-    base = plain_url(plain_url(url, entry.getparent().get(_XML_BASE, "")), entry.get(_XML_BASE, ""))
-    link = "" if message else _best_link(links, base)
+    link = "" if message else _best_link(links, plain_url(base, entry.get(_XML_BASE, "")))
     updated = _text(entry, f"{_ATOM}updated") or _text(entry, f"{_ATOM}published")
     return _entry(_text(entry, f"{_ATOM}id"), link, updated, _text(entry, f"{_ATOM}title"), message)
 
@@ -169,22 +215,14 @@ def _entry(
     for part in (each if isinstance(each, bytes) else each.encode() for each in parts):
         digest.update(len(part).to_bytes(4) + part)
     try:
-        updated_ms = parse_time(updated)
+        updated_ms = parse_time(updated[:MAX_TIME])
     except ValueError:
-        updated_ms = parse_http_date(updated) or 0
+        updated_ms = parse_http_date(updated[:MAX_TIME]) or 0
     return ListedEntry(digest.digest(), updated_ms, message, charset, link)
 
 
 def _text(element: Any, tag: str) -> str:
     return (element.findtext(tag) or "").strip()
-
-
-def _is_cap(element: Any) -> bool:
-    """Return whether an element is a CAP message. `element` may also be a comment, whose tag is no text."""
-    if not isinstance(element.tag, str):
-        return False
-    namespace, _, name = element.tag.rpartition("}")
-    return name == "alert" and namespace.removeprefix("{") in NAMESPACES
 
 
 def _standalone(element: Any) -> bytes:
@@ -196,23 +234,27 @@ def _standalone(element: Any) -> bytes:
 # ---- CAP messages ----------------------------------------------------------------------------------------------------
 
 
-def head_of(body: bytes, charset: str | None, now_ms: int) -> MessageHead:
+def head_of(body: bytes, charset: str | None, now_ms: int, step: Callable[[], None] = lambda: None) -> MessageHead:
     """Return what has to be known about a CAP message. The node checks everything else.
 
-    Raise Unreadable if it is not well-formed (`malformed-xml`), or no CAP message (`not-cap`).
+    `step` is called again and again. Raise Unreadable if it is not a document that a node accepts, or no CAP message
+    (`not-cap`).
     """
     try:
-        root = xml.parse(body, charset)
-    except Problem:
-        raise Unreadable("malformed-xml") from None
-    if root.name != "alert" or root.namespace not in NAMESPACES:
+        root = xml.parse(body, charset, step)
+    except XmlProblem as problem:
+        raise Unreadable(problem.reason) from None
+    if root.name != "alert" or root.namespace not in xml.NAMESPACES:
         raise Unreadable("not-cap")
+    kind, infos = _of(root, "msgType"), root.all("info")
     sent_ms = _time(_of(root, "sent")) or now_ms
-    ends = [_time(_of(info, "expires")) for info in root.all("info")]
-    brief = _of(root, "msgType") == "Alert" and ends and None not in ends
+    ends = [_time(_of(info, "expires")) for info in infos]
+    brief = kind == "Alert" and ends and None not in ends
     # An Update or a Cancel matters as long as the alert that it changes, whose end is not known here.
     until_ms = max(each or 0 for each in ends) if brief else max(sent_ms, now_ms) + KEPT_MS
-    return MessageHead(_of(root, "identifier"), sent_ms, until_ms)
+    said = [{each.text.strip() for each in info.all("responseType")} for info in infos]
+    over = bool(said) and all(ALL_CLEAR in words for words in said)
+    return MessageHead(_of(root, "identifier")[:MAX_IDENTIFIER], sent_ms, until_ms, kind == "Cancel" or over)
 
 
 def _of(element: xml.Element, name: str) -> str:
@@ -221,6 +263,6 @@ def _of(element: xml.Element, name: str) -> str:
 
 def _time(text: str) -> int | None:
     try:
-        return parse_time(text)
+        return parse_time(text[:MAX_TIME])
     except ValueError:
         return None
