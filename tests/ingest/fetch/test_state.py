@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+import threading
 
 import pytest
 from support.fakes import NOON_MS
@@ -93,6 +94,45 @@ def test_entry_is_forgotten_seven_days_after_it_left_its_feed(path):
             state.take_listing("met", [entry("a", link="")], SEEN, NOON_MS + 2 * KEPT_MS + 2, NOON_MS + 2 * KEPT_MS + 2)
             == 1
         )
+
+
+def test_row_that_can_not_be_written_leaves_no_transaction_open_and_loses_no_other(path):
+    """What has failed is undone, whatever the reason was (rule FE4)."""
+    with Opened(path) as state:
+        state.take_listing("met", [entry("a", b"<alert/>"), entry("b")], SEEN, NOON_MS, NOON_MS)
+        odd = state.waiting("met")[0]
+        odd.listed_ms = 1 << 70
+        with pytest.raises(OverflowError):
+            save(state)
+        assert not state._db.in_transaction
+        odd.listed_ms = 0
+        save(state)
+    with Opened(path) as state:
+        assert names(state) == ["a", "b"]
+
+
+async def test_cancelled_writing_is_finished_before_another_begins(path, monkeypatch):
+    """A reader that ends while it stores an outcome takes nothing from the others (rule FE4)."""
+    going, entered = threading.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def wait(_point):
+        loop.call_soon_threadsafe(entered.set)
+        going.wait()
+
+    monkeypatch.setattr(state_module.failpoints, "hit", wait)
+    with Opened(path) as state:
+        state.take_listing("met", [entry("a", b"<alert/>")], SEEN, NOON_MS, NOON_MS)
+        first = asyncio.create_task(state.save())
+        await entered.wait()
+        first.cancel()
+        state.take_listing("wmo", [entry("b", b"<alert/>")], SEEN, NOON_MS, NOON_MS)
+        second = asyncio.create_task(state.save())
+        going.set()
+        await asyncio.gather(first, second, return_exceptions=True)
+        assert state.error is None
+    with Opened(path) as state:
+        assert names(state) + names(state, "wmo") == ["a", "b"]
 
 
 def test_changes_are_kept_until_the_file_can_be_written(path):

@@ -253,13 +253,19 @@ class FetchState:
             try:
                 if self._db is None:
                     self._connect()
-                await asyncio.to_thread(self._write, rows, validators, gone)
+                writing = asyncio.ensure_future(asyncio.to_thread(self._write, rows, validators, gone))
+                try:
+                    await asyncio.shield(writing)
+                finally:  # also if this task is cancelled: nobody else may use the connection meanwhile
+                    await asyncio.wait({writing})
                 self.error = None
-            except (sqlite3.Error, ConfigError) as error:
-                self.error = describe(error)
+            except BaseException as error:
                 self._changed = dict(changed) | self._changed
                 self._changed_feeds |= set(feeds)
                 self._gone |= set(gone) - self._changed.keys()
+                if not isinstance(error, (sqlite3.Error, ConfigError)):
+                    raise
+                self.error = describe(error)
 
     def _write(
         self, rows: list[tuple[Any, ...]], validators: list[tuple[str, ...]], gone: list[tuple[Any, ...]]
@@ -274,7 +280,7 @@ class FetchState:
             self._db.executemany("INSERT OR REPLACE INTO feed VALUES (?, ?, ?, ?)", validators)
             failpoints.hit("fetch-in-commit")
             self._db.execute("COMMIT")
-        except sqlite3.Error:
+        except BaseException:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             raise
