@@ -14,29 +14,34 @@ from xml.sax.saxutils import escape
 
 from end_to_end.kit.tls import Certificate
 
-HANG, RESET = "hang", "reset"
+HANG, RESET, ZEROS = "hang", "reset", "zeros"
 
 
 class Page(NamedTuple):
-    """An answer. `length` is the `Content-Length`, if it is not that of the body."""
+    """An answer. `length` is the `Content-Length`, if it is not that of the body.
+
+    `then` says what comes after the body: HANG, or ZEROS until the client closes the connection.
+    """
 
     body: bytes = b""
     status: int = 200
     headers: Mapping[str, str] = {}
     length: int | None = None
+    then: str = ""
 
 
 class FeedServer:
     """A server on loopback. `pages` has a Page, HANG or RESET for each path; other paths do not exist.
 
     A page with an ETag is answered 304 if the client has it. `asked` lists the requests: path and header fields.
+    `sent` counts the zeros.
     """
 
     def __init__(self, certificate: Certificate | None = None) -> None:
         self._certificate = certificate
         self.pages: dict[str, Page | str] = {}
         self.asked: list[tuple[str, dict[str, str]]] = []
-        self.connections = self.most_at_once = 0
+        self.connections = self.most_at_once = self.sent = 0
         self._at_once = 0
         self._over = threading.Event()
 
@@ -117,11 +122,16 @@ def _handler(of: FeedServer) -> type[BaseHTTPRequestHandler]:
             self.send_response(page.status)
             for name, text in page.headers.items():
                 self.send_header(name, text)
-            self.send_header("Content-Length", str(len(page.body) if page.length is None else page.length))
+            if not page.then:
+                self.send_header("Content-Length", str(len(page.body) if page.length is None else page.length))
             self.end_headers()
+            self.close_connection = page.length is not None or bool(page.then)
             self.wfile.write(page.body)
-            if page.length is not None:
-                self.close_connection = True
+            if page.then == HANG:
+                of.hang()
+            while page.then == ZEROS:
+                self.wfile.write(bytes(65536))
+                of.sent += 65536
 
         def log_message(self, *_: object) -> None:
             pass

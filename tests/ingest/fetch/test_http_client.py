@@ -5,13 +5,15 @@ import gzip
 import socket
 
 import pytest
-from end_to_end.kit.feed_server import HANG, RESET, FeedServer, Page
+from end_to_end.kit.feed_server import HANG, RESET, ZEROS, FeedServer, Page
 from end_to_end.kit.tls import make_certificate
 from support.fakes import FakeClock
 
 from geocast.ingest.fetch import http_client
 from geocast.ingest.fetch.http_client import FeedClient, FetchFailed, HostQueues, plain_url
 from geocast.ingest.fetch.settings import WatchedFeed
+
+MIB = 1024 * 1024
 
 
 @pytest.fixture
@@ -100,6 +102,83 @@ def test_compressed_answer_is_unpacked(server):
     """A bomb is stopped at the limit, so only a little more is ever unpacked (rule FE3)."""
     server.pages["/a"] = Page(gzip.compress(b"x" * 1_000), headers={"Content-Encoding": "gzip"})
     assert fetched(server.url("/a")).body == b"x" * 1_000
+
+
+def test_bytes_behind_the_end_of_a_compressed_answer_are_not_read(server):
+    """They may have no end (rule FE1)."""
+    server.pages["/a"] = Page(gzip.compress(b"here"), headers={"Content-Encoding": "gzip"}, then=ZEROS)
+    assert fetched(server.url("/a")).body == b"here"
+    assert server.sent < 16 * 1024 * 1024  # what fits into the buffers of the connection
+    server.pages["/b"] = Page(b"plain", then=ZEROS)
+    assert reason(server.url("/b")) == "too-long"
+
+
+async def together(server, queues, *paths):
+    """Request the documents at these paths at the same time, and return the reason or "" of each."""
+    feed = WatchedFeed("met", server.url("/"), frozenset({server.host}), allow_http=True, allow_private=True)
+    client = FeedClient(feed, queues, FakeClock())
+
+    async def one(path):
+        try:
+            await client.get(server.url(path), 8 * MIB)
+        except FetchFailed as error:
+            return error.reason
+        return ""
+
+    try:
+        return await asyncio.gather(*map(one, paths))
+    finally:
+        await client.close()
+
+
+async def test_host_gets_four_requests_at_a_time_and_one_of_them_for_those_that_timed_out(server, monkeypatch):
+    """URLs that hang can't keep the others from being read (rule FE3)."""
+    monkeypatch.setattr(http_client, "GET_S", 0.2)
+    hanging, healthy = [f"/h{n}" for n in range(4)], [f"/m{n}" for n in range(40)]
+    server.pages |= dict.fromkeys(hanging, HANG) | dict.fromkeys(healthy, Page(b"x"))
+    queues = HostQueues()
+    assert await together(server, queues, *hanging) == ["timeout"] * 4
+    monkeypatch.setattr(http_client, "GET_S", 30)
+    waiting = asyncio.create_task(together(server, queues, *hanging))
+    assert await together(server, queues, *healthy) == [""] * 40
+    assert sum(path in hanging for path in server.paths()) <= 4 + 1
+    assert server.most_at_once <= 4 + 4  # the server does not notice at once that a client has gone
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+
+
+async def test_url_that_answers_again_is_requested_like_others(server, monkeypatch):
+    """Only the last request counts (rule FE3)."""
+    monkeypatch.setattr(http_client, "GET_S", 0.1)
+    server.pages["/a"] = HANG
+    queues = HostQueues()
+    await together(server, queues, "/a")
+    assert queues.is_slow(server.host, server.url("/a"))
+    server.pages["/a"] = Page(b"x")
+    monkeypatch.setattr(http_client, "GET_S", 30)
+    assert await together(server, queues, "/a") == [""]
+    assert not queues.is_slow(server.host, server.url("/a"))
+
+
+async def test_all_answers_together_have_a_limit_and_the_oldest_are_given_up(server, monkeypatch):
+    """Strangers who send slowly can't fill the memory, and an answer that is used no more does not count (FE3)."""
+    monkeypatch.setattr(http_client, "MAX_HELD_BYTES", 3 * MIB)
+    server.pages["/slow"] = Page(bytes(2 * MIB), then=HANG)
+    server.pages["/big"] = Page(bytes(2 * MIB))
+    queues, arrived = HostQueues(), asyncio.Event()
+    grow = queues.grow
+
+    def growing(limit, size):
+        grow(limit, size)
+        if size == 2 * MIB:
+            arrived.set()
+
+    monkeypatch.setattr(queues, "grow", growing)
+    slow = asyncio.create_task(together(server, queues, "/slow"))
+    await arrived.wait()
+    assert await together(server, queues, "/big") == [""]
+    assert await slow == ["timeout"]
+    assert queues._held == 0
 
 
 def test_server_that_hangs_ends_in_a_timeout(server, monkeypatch):

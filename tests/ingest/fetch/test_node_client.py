@@ -31,7 +31,7 @@ from geocast.ingest.fetch.node_client import NodeAnswer, answer_of
 def test_answer_is_final_if_it_is_about_the_message(status, body, outcome, is_final, is_accepted):
     """An answer of a proxy, of a node without CAP or about the token says nothing about the message (rule FE4)."""
     answer = answer_of(status, json.dumps(body).encode(), 3.0)
-    assert answer == NodeAnswer(outcome, is_final, 3.0)
+    assert answer == NodeAnswer(outcome, is_final, 3.0, is_limited=status == 429)
     assert answer.is_accepted == is_accepted
 
 

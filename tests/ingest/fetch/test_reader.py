@@ -1,12 +1,16 @@
 """The reader of one feed: a real web server, a real state, and a node that answers as the test says (FE3 to FE6)."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
-from end_to_end.kit.feed_server import FeedServer, Page, atom, inline, linked
-from ingest.cap.issuer import a_message, an_info, time
+from end_to_end.kit.feed_server import HANG, RESET, FeedServer, Page, atom, inline, linked
+from ingest.cap.issuer import a_cancel, a_message, an_info, time
 from support.fakes import NOON_MS, FakeClock
 
+from geocast.ingest.fetch import http_client
+from geocast.ingest.fetch import reader as reader_module
+from geocast.ingest.fetch.documents import head_of
 from geocast.ingest.fetch.http_client import FeedClient, HostQueues
 from geocast.ingest.fetch.node_client import NodeAnswer
 from geocast.ingest.fetch.outcomes import FetchOutcomes
@@ -16,7 +20,7 @@ from geocast.ingest.fetch.state import FetchState
 from geocast.metrics import Metrics
 
 PUBLISHED = NodeAnswer("published", is_final=True)
-BUSY = NodeAnswer("rate-limited", is_final=False, retry_after_s=7.0)
+BUSY = NodeAnswer("rate-limited", is_final=False, retry_after_s=7.0, is_limited=True)
 AWAY = NodeAnswer("no-answer", is_final=False)
 
 
@@ -25,10 +29,18 @@ class ScriptedNode:
 
     def __init__(self):
         self.answers, self.posted = [], []
+        self._change = asyncio.Condition()
+
+    async def until(self, names):
+        """Wait until these messages have been posted."""
+        async with self._change:
+            await self._change.wait_for(lambda: set(self.posted) >= names)
 
     async def post(self, message, charset, token_file, *, dry_run=False):
         """Take note of a message, and answer."""
         self.posted.append(message.decode().partition("<identifier>")[2].partition("<")[0])
+        async with self._change:
+            self._change.notify_all()
         return self.answers.pop(0) if self.answers else PUBLISHED
 
 
@@ -49,6 +61,11 @@ class Bench:
         self.client = FeedClient(self.feed, HostQueues(), self.clock)
         self.reader = FeedReader(self.feed, self.client, self.node, self.state, self.outcomes, self.clock)
         return self
+
+    def allow(self, other):
+        """Let the feed link to another server."""
+        self.feed = replace(self.feed, hosts=self.feed.hosts | {other.host})
+        self.client._feed = self.reader.feed = self.feed
 
     async def __aexit__(self, *_):
         await self.client.close()
@@ -84,11 +101,12 @@ async def test_messages_wait_for_the_node_as_long_as_it_asks_for(bench):
         bench.node.answers = [PUBLISHED, BUSY]
         await bench.reader.read()
         assert await bench.reader.post() == 2
-        assert bench.reader._post_at == bench.clock.monotonic + 7
+        assert bench.reader._posting.at == bench.clock.monotonic + 7
         assert bench.node.posted == ["a", "b"]
+        bench.clock.advance(7)
         assert await bench.reader.post() == 0
         assert bench.node.posted == ["a", "b", "b", "c"]
-        assert bench.reader._post_at == float("inf")
+        assert bench.reader._posting.at == float("inf")
 
 
 async def test_message_that_the_node_never_answers_lets_others_pass(bench):
@@ -99,6 +117,7 @@ async def test_message_that_the_node_never_answers_lets_others_pass(bench):
         for _ in range(4):
             bench.node.answers = [AWAY]
             assert await bench.reader.post() == 2
+            bench.clock.advance(8)
         assert bench.node.posted == ["a"] * 4
         assert await bench.reader.post() == 1
         assert bench.node.posted[4:] == ["b"]
@@ -115,6 +134,7 @@ async def test_message_that_expires_while_the_node_is_away_is_given_up(bench):
         bench.node.answers = [AWAY]
         assert await bench.reader.post() == 1
         assert bench.metric('fetch_entries_total{feed="met",outcome="expired"}') == 1
+        bench.clock.advance(30)
         assert await bench.reader.post() == 0
 
 
@@ -125,7 +145,7 @@ async def test_link_that_fails_is_tried_again_until_an_hour_after_its_entry_left
         bench.lists(linked("1", bench.server.url("/gone")), linked("2", bench.server.url("/half")))
         await bench.reader.read()
         assert await bench.reader.post() == 2
-        assert bench.reader._post_at - bench.clock.monotonic == pytest.approx(60, abs=7)
+        assert bench.reader._posting.at - bench.clock.monotonic == pytest.approx(60, abs=7)
         assert bench.server.paths() == ["/feed", "/gone", "/half"]
         assert await bench.reader.post() == 2
         assert bench.server.paths() == [], "not yet"
@@ -146,18 +166,18 @@ async def test_links_wait_as_long_as_their_server_asks_for(bench):
     """One 429 stops the requests for all links of the feed (rule FE3)."""
     async with bench:
         bench.server.pages["/a"] = Page(status=429, headers={"Retry-After": "400"})
-        bench.lists(linked("1", bench.server.url("/a")), linked("2", bench.server.url("/b")))
+        bench.lists(*(linked(f"{n}", bench.server.url("/a")) for n in range(20)))
         await bench.reader.read()
         await bench.reader.post()
-        assert bench.server.paths() == ["/feed", "/a"]
-        assert bench.reader._post_at == bench.clock.monotonic + 400
+        assert 1 <= bench.server.paths().count("/a") <= http_client.AT_ONCE
+        assert bench.reader._posting.at == bench.clock.monotonic + 400
 
 
 async def test_reading_that_fails_is_repeated_later_and_makes_the_process_unready(bench):
     """The reasons name the feed, after three intervals and a minute (rules FE3, FE6)."""
     async with bench:
         assert not await bench.reader.read()
-        assert bench.reader._read_at - bench.clock.monotonic == pytest.approx(60, abs=7)
+        assert bench.reader._reading.at - bench.clock.monotonic == pytest.approx(60, abs=7)
         bench.clock.advance(240)
         assert not await bench.reader.read()
         assert bench.outcomes.unready() == []
@@ -181,6 +201,7 @@ async def test_messages_that_wait_for_a_minute_make_the_process_unready(bench):
         await bench.reader.post()
         assert bench.outcomes.unready() == ["feed met: 1 messages wait for the node: rate-limited"]
         assert bench.metric('fetch_waiting{feed="met"}') == 1
+        bench.clock.advance(7)
         await bench.reader.post()
         assert bench.outcomes.unready() == []
 
@@ -207,7 +228,7 @@ async def test_reader_goes_on_when_it_is_asked_to(bench):
         rounds = asyncio.Queue()
 
         async def read():
-            bench.reader._read_at = float("inf")
+            bench.reader._reading.at = float("inf")
             rounds.put_nowait("read")
             if rounds.qsize() == 1:
                 raise ValueError
@@ -220,3 +241,117 @@ async def test_reader_goes_on_when_it_is_asked_to(bench):
         await rounds.get()
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+
+WAITING_ROOM = Page(status=302, headers={"Location": "https://queue.example/"})
+PAGE = Page(b'<html xmlns="http://www.w3.org/1999/xhtml"><body><p>Busy</p></body></html>')
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (WAITING_ROOM, "host-not-allowed"),
+        (PAGE, "not-cap"),
+        (Page(b"<alert/>"), "not-cap"),
+        (Page(b"<a>" * 33), "too-complex"),
+        (Page(b"<!DOCTYPE html><html></html>"), "doctype"),
+        (Page(b"x" * 3_000_000), "too-long"),
+        (Page(status=404), "status-404"),
+        (Page(status=410), "status-410"),
+        (Page(status=403), "status-403"),
+        (RESET, "broken-answer"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+async def test_message_behind_a_link_that_answers_otherwise_first_is_read_later(bench, answer, reason, caplog):
+    """Only what the node says about a message is final; `/readyz` and the log name the feed (rules FE4, FE6)."""
+    async with bench:
+        url = bench.server.url("/m")
+        bench.lists(linked("1", url))
+        bench.server.pages["/m"] = answer
+        await bench.reader.read()
+        for _ in range(9):
+            assert await bench.reader.post() == 1
+            bench.clock.advance(max(bench.reader._posting.at - bench.clock.monotonic, 1))
+        late = f"feed met: 1 links fail for more than 10 min: {reason}"
+        assert bench.outcomes.unready() == [late]
+        for _ in range(2):
+            await bench.reader.read()
+        assert [record.getMessage() for record in caplog.records].count(late) == 1
+        bench.server.pages["/m"] = Page(a_message("m"))
+        assert await bench.reader.post() == 0
+        assert bench.node.posted == ["m"]
+        assert bench.outcomes.unready() == []
+
+
+async def test_cancel_is_posted_while_alerts_wait_for_the_rate_of_the_source(bench):
+    """After 429 only alerts wait, also for a cancel whose link is read later (rule FE4)."""
+    async with bench:
+        bench.lists(inline("a", a_message("a", 1)), inline("b", a_message("b", 2)), inline("c", a_cancel("c", 3, "x")))
+        bench.node.answers = [BUSY]
+        await bench.reader.read()
+        assert await bench.reader.post() == 2
+        assert bench.node.posted == ["a", "c"]
+        all_clear = a_message("e", 5, (), an_info(responseType="AllClear"))
+        bench.lists(*(inline(name, each) for name, each in (("d", a_message("d", 4)), ("e", all_clear))))
+        await bench.reader.read()
+        assert await bench.reader.post() == 3
+        assert bench.node.posted == ["a", "c", "e"]
+        assert bench.outcomes.unready() == [], "the node is limiting for less than a minute"
+        bench.clock.advance(7)
+        assert await bench.reader.post() == 0
+        assert bench.node.posted == ["a", "c", "e", "a", "b", "d"]
+
+
+async def test_cancel_that_is_refused_like_an_alert_waits_like_one(bench):
+    """A node that takes nothing is not asked again before the time that it has said (rule FE4)."""
+    async with bench:
+        bench.lists(*(inline(name, a_cancel(name, n, "x")) for n, name in enumerate("ab")))
+        bench.node.answers = [BUSY]
+        await bench.reader.read()
+        assert await bench.reader.post() == 2
+        assert await bench.reader.post() == 2
+        assert bench.node.posted == ["a"]
+        assert bench.reader._posting.at == bench.clock.monotonic + 7
+
+
+async def test_links_that_hang_delay_no_message_of_another_link_or_host(bench, monkeypatch):
+    """A host has four requests at a time, and hosts don't wait for each other (rule FE3)."""
+    monkeypatch.setattr(reader_module, "ORDER_S", 0.05)
+    with FeedServer() as other:
+        async with bench:
+            bench.allow(other)
+            bench.server.pages |= dict.fromkeys(("/1", "/2", "/3"), HANG)
+            names = [f"m{n}" for n in range(10)]
+            bench.lists(
+                *(linked(path, bench.server.url(path)) for path in ("/1", "/2", "/3")),
+                *(linked(name, bench.server.message(name, a_message(name))) for name in names),
+                linked("o", other.message("o", a_message("o"))),
+            )
+            posting = asyncio.create_task(bench.reader.run())
+            await bench.node.until({*names, "o"})
+            bench.lists(linked("late", other.message("late", a_message("late"))))
+            bench.reader.read_now()
+            await bench.node.until({"late"})
+            assert bench.server.most_at_once <= http_client.AT_ONCE + 1  # the feed itself
+            posting.cancel()
+            await asyncio.gather(posting, return_exceptions=True)
+
+
+async def test_entry_that_can_not_be_read_by_a_mistake_stops_no_other(bench, monkeypatch):
+    """It is tried again later, like a link that fails (rule FE4)."""
+    async with bench:
+        bench.lists(inline("a", a_message("a", 1)), inline("b", a_message("b", 2)))
+        await bench.reader.read()
+
+        def broken(body, *_):
+            if b">a<" in body:
+                raise ZeroDivisionError
+            return head_of(body, *_)
+
+        monkeypatch.setattr(reader_module, "head_of", broken)
+        assert await bench.reader.post() == 1
+        assert bench.node.posted == ["b"]
+        monkeypatch.undo()
+        bench.clock.advance(70)
+        assert await bench.reader.post() == 0

@@ -5,8 +5,9 @@ node decides what becomes of it.
 
     FE1  A TOML file lists the feeds. Only https to public addresses is used, unless a feed's table allows more.
     FE2  Atom, RSS 2.0, EDXL-DE and a bare CAP message are read. Messages are in the feed or behind links.
-    FE3  Requests are conditional, one at a time for each host, and as rare as the server asks for.
-    FE4  An entry is done when its outcome is stored. Until then its message is tried again.
+    FE3  Requests are conditional, up to four at a time for each host, and as rare as the server asks for.
+    FE4  An entry is done when its outcome is stored. Until then its message is tried again; only the node's answer, or
+         the configuration, is final.
     FE5  Messages that are due together are posted in the order of `sent`.
     FE6  Metrics say how old each feed is, and how long a message took from its issuer to the node.
     FE7  Several processes may read the same feeds: the node answers a repeated message with 200.

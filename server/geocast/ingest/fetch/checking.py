@@ -1,12 +1,11 @@
 """`geocast fetch --check`: reads each feed once, and asks the node what it would do with each message (rule FE1)."""
 
-import asyncio
 from collections import Counter
 from dataclasses import dataclass, field
 
 from ...clock import Clock
 from ..cap import MAX_CAP_BYTES
-from .documents import ListedEntry, Unreadable, entries_of, head_of
+from .documents import ListedEntry, Unreadable, entries_of, head_of, in_thread
 from .http_client import FeedClient, FetchFailed, HostQueues
 from .node_client import ACCEPTED, NodeAnswer, NodeClient
 from .settings import WatchedFeed
@@ -41,7 +40,8 @@ async def check_feed(feed: WatchedFeed, node: NodeClient, queues: HostQueues, cl
         # Something that is no message shows whether the node takes messages with this token at all.
         refusal = _refusal(await node.post(b"", None, feed.token_file, dry_run=True))
         answer = await client.get(feed.url, feed.max_bytes, secret=True)
-        listed = await asyncio.to_thread(entries_of, answer.body, answer.charset, answer.url)
+        body, charset, url = answer.body, answer.charset, answer.url
+        listed = await in_thread(len(body), lambda work: entries_of(body, charset, url, work.step))
         found.entries = len(listed)
         for entry in () if refusal else listed[:MAX_CHECKED]:
             outcome = await _outcome(entry, feed, client, node, clock, found)
@@ -69,7 +69,8 @@ async def _outcome(
                 return "no-message"
             answer = await client.get(entry.link, MAX_CAP_BYTES, secret=True)
             message, charset = answer.body, answer.charset
-        head_of(message, charset, clock.now().wall_ms)
+        body, now_ms = message, clock.now().wall_ms
+        await in_thread(len(body), lambda work: head_of(body, charset, now_ms, work.step))
     except (FetchFailed, Unreadable) as error:
         return error.reason
     found.cap += 1

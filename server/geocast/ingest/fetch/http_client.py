@@ -2,15 +2,17 @@
 
 A request goes only to hosts of the feed's table, and only to checked addresses (`egress`). Redirects are followed
 within these hosts. Every answer has a limit on its time and its size, before and after decompression. Cookies are not
-kept, and proxies of environment variables are not used. At most one request to a host is under way at once.
+kept, and proxies of environment variables are not used. At most AT_ONCE requests to a host are under way at once.
 """
 
 import asyncio
 import codecs
+import contextlib
 import ssl
+import weakref
 import zlib
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from email.message import Message
 from typing import Any
@@ -27,6 +29,10 @@ from .settings import WatchedFeed, host_of
 
 GET_S = 30.0  # the time limit for one request: name resolution, connection, TLS, request and answer
 MAX_REDIRECTS = 3
+AT_ONCE = 4  # the most requests to one host at a time
+MAX_SLOW = 1_000  # the most URLs of a host that are remembered because they timed out
+MAX_HELD_BYTES, SMALL_BYTES = 64 * 1024 * 1024, 64 * 1024  # of all answers together; of one that is always accepted
+MAX_LINK = 2_000  # the most characters of a link
 KEPT_S = 120.0  # how long an idle connection is kept
 _PER_ADDRESS_S = 10.0
 _REDIRECTS = (301, 302, 303, 307, 308)
@@ -43,14 +49,11 @@ class FetchFailed(Exception):  # noqa: N818
         self.retry_after_s = retry_after_s
 
 
-class HostNotAllowed(FetchFailed):
-    """Raised if a URL leads to a host, a scheme or an address that the feed's table does not allow."""
-
-    def __init__(self) -> None:
-        super().__init__("host-not-allowed")
+class LinkNotAllowed(FetchFailed):
+    """Raised if a URL names a host or a scheme that the feed's table does not allow, so nothing was asked."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Fetched:
     """An answer with status 200, or 304 with an empty body. Names of header fields are in lower case."""
 
@@ -72,14 +75,64 @@ class Fetched:
 
 
 class HostQueues:
-    """A lock for each host, so that at most one request to it is under way."""
+    """The requests of all feeds: AT_ONCE for each host, of which URLs that timed out share one.
+
+    All answers together have at most MAX_HELD_BYTES, apart from small ones. If there is more, the requests that have
+    taken the longest are given up.
+    """
 
     def __init__(self) -> None:
-        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._hosts: defaultdict[str, _Host] = defaultdict(_Host)
+        self._sizes: dict[asyncio.Timeout, int] = {}  # of the answers under way, the oldest first
+        self._held = 0
 
-    def of(self, host: str) -> asyncio.Lock:
-        """Return the lock of a host, which is given as HOST:PORT."""
-        return self._locks[host]
+    def is_slow(self, host: str, url: str) -> bool:
+        """Return whether the last request for a URL timed out. The host is given as HOST:PORT."""
+        return host in self._hosts and url in self._hosts[host].slow
+
+    @contextlib.asynccontextmanager
+    async def turn(self, host: str, url: str) -> AsyncIterator[None]:
+        """Wait until a URL of a host may be requested."""
+        of = self._hosts[host]
+        async with of.slow_turn if url in of.slow else contextlib.nullcontext(), of.turns:
+            try:
+                yield
+            except FetchFailed as error:
+                if error.reason == "timeout":
+                    of.slow[url] = None
+                    if len(of.slow) > MAX_SLOW:
+                        del of.slow[next(iter(of.slow))]
+                raise
+            of.slow.pop(url, None)
+
+    def grow(self, limit: asyncio.Timeout, size: int) -> None:
+        """Take note that the answer of a request with this time limit has now this size."""
+        self._held += size - self._sizes.get(limit, 0)
+        self._sizes[limit] = size
+        if self._held > MAX_HELD_BYTES:
+            oldest = next((each for each, held in self._sizes.items() if held > SMALL_BYTES), None)
+            if oldest is not None:
+                self.end(oldest)
+                oldest.reschedule(asyncio.get_running_loop().time())
+
+    def keep(self, limit: asyncio.Timeout, answer: Fetched) -> None:
+        """Count a complete answer until nobody uses it any more."""
+        weakref.finalize(answer, self._release, self._sizes.pop(limit, 0))
+
+    def end(self, limit: asyncio.Timeout) -> None:
+        """Stop counting the answer of a request that has ended."""
+        self._release(self._sizes.pop(limit, 0))
+
+    def _release(self, size: int) -> None:
+        self._held -= size
+
+
+class _Host:
+    """The requests to one host. `slow` has the URLs that timed out, in the order in which they did."""
+
+    def __init__(self) -> None:
+        self.turns, self.slow_turn = asyncio.Semaphore(AT_ONCE), asyncio.Lock()
+        self.slow: dict[str, None] = {}
 
 
 class FeedClient:
@@ -101,6 +154,10 @@ class FeedClient:
         """Close all of its connections."""
         await self._pool.aclose()
 
+    def is_slow(self, host: str, url: str) -> bool:
+        """Return whether the last request for a URL timed out. The host is given as HOST:PORT."""
+        return self._queues.is_slow(host, url)
+
     async def get(
         self, url: str, max_bytes: int, *, secret: bool = False, conditions: Iterable[tuple[str, str]] = ()
     ) -> Fetched:
@@ -110,21 +167,24 @@ class FeedClient:
         is true, and only to the feed's own host. Raise FetchFailed if there is no complete answer with status 200, or
         304 to a conditional request.
         """
+        host = self._allowed_host(url)
+        if host is None:
+            raise LinkNotAllowed("host-not-allowed")
         for _ in range(MAX_REDIRECTS + 1):
-            host = self._allowed(url)
             secrets = self._feed.headers if secret and host == self._feed.own_host else ()
-            async with self._queues.of(host):
+            async with self._queues.turn(host, url):
                 answer = await self._request(url, max_bytes, [*conditions, *secrets])
             if answer.status not in _REDIRECTS:
                 return answer
             url = plain_url(answer.url, answer.headers["location"])
+            host = self._allowed_host(url)
+            if host is None:
+                raise FetchFailed("host-not-allowed")
         raise FetchFailed("too-many-redirects")
 
-    def _allowed(self, url: str) -> str:
+    def _allowed_host(self, url: str) -> str | None:
         host = host_of(url)
-        if host not in self._feed.hosts or not (self._feed.allow_http or url.startswith("https:")):
-            raise HostNotAllowed
-        return host
+        return host if host in self._feed.hosts and (self._feed.allow_http or url.startswith("https:")) else None
 
     async def _request(self, url: str, max_bytes: int, fields: list[tuple[str, str]]) -> Fetched:
         headers = [
@@ -134,11 +194,17 @@ class FeedClient:
             *((name.encode(), text.encode()) for name, text in fields),
         ]
         try:
-            async with asyncio.timeout(GET_S), self._pool.stream("GET", url, headers=headers) as response:
+            async with asyncio.timeout(GET_S) as limit, self._pool.stream("GET", url, headers=headers) as response:
                 head = {name.decode("latin-1").lower(): text.decode("latin-1") for name, text in response.headers}
                 if response.status == 200:
-                    body = await _body(response, head.get("content-encoding", "").strip().lower(), max_bytes)
-                    return Fetched(200, url, head, body)
+                    encoding = head.get("content-encoding", "").strip().lower()
+                    try:
+                        body = await _body(response, encoding, max_bytes, lambda size: self._queues.grow(limit, size))
+                        answer = Fetched(200, url, head, body)
+                        self._queues.keep(limit, answer)
+                        return answer
+                    finally:
+                        self._queues.end(limit)
                 if (response.status in _REDIRECTS and "location" in head) or (response.status == 304 and fields):
                     return Fetched(response.status, url, head, b"")
                 wait_s = parse_retry_after(head.get("retry-after"), self._clock.now().wall_ms)
@@ -146,7 +212,7 @@ class FeedClient:
         except (TimeoutError, httpcore.TimeoutException):
             raise FetchFailed("timeout") from None
         except ConnectionAbortedError:  # of `_CheckedNetwork`
-            raise HostNotAllowed from None
+            raise FetchFailed("host-not-allowed") from None
         except (ssl.SSLError, httpcore.ConnectError) as error:
             raise FetchFailed("bad-certificate" if _is_tls(error) else "no-connection") from None
         except (OSError, httpcore.NetworkError, httpcore.ProtocolError):
@@ -156,27 +222,35 @@ class FeedClient:
 def plain_url(base: str, link: str) -> str:
     """Return the absolute URL of a link, with everything percent-encoded that a request can't contain.
 
-    Return "" if the link is not a URL.
+    Return "" if the link is not a URL, or too long.
     """
+    if len(link) > MAX_LINK:
+        return ""
     try:
         return quote(urljoin(base, link.strip()).partition("#")[0], safe=_SAFE)
     except ValueError:
         return ""
 
 
-async def _body(response: httpcore.Response, encoding: str, max_bytes: int) -> bytes:
-    """Return the body of an answer. Raise FetchFailed if it is too long, or can't be decompressed."""
+async def _body(response: httpcore.Response, encoding: str, max_bytes: int, grow: Callable[[int], None]) -> bytes:
+    """Return the body of an answer. Raise FetchFailed if it is too long, or can't be decompressed.
+
+    `grow` is called with the size of what has arrived.
+    """
     if encoding not in ("", "identity", "gzip", "x-gzip"):
         raise FetchFailed("unknown-encoding")
     unpack = zlib.decompressobj(zlib.MAX_WBITS | 16) if encoding.endswith("gzip") else None
     body = bytearray()
     async for chunk in response.aiter_stream():
+        if unpack is not None and unpack.eof:  # what follows the end may have no end
+            break
         try:
             body += chunk if unpack is None else unpack.decompress(chunk, max_bytes + 1 - len(body))
         except zlib.error:
             raise FetchFailed("broken-answer") from None
         if len(body) > max_bytes:
             raise FetchFailed("too-long")
+        grow(len(body))
     if unpack is not None and not unpack.eof:
         raise FetchFailed("broken-answer")
     return bytes(body)

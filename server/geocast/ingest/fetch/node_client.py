@@ -32,12 +32,14 @@ class NodeAnswer:
     """A node's answer about a message.
 
     `outcome` is the outcome of CAP, or the slug of a problem. If `is_final` is false, the message has to be posted
-    again, after `retry_after_s` seconds if the node said so. `detail` is a sentence about a refusal, for people.
+    again, after `retry_after_s` seconds if the node said so. `is_limited` says that there were too many alerts (429).
+    `detail` is a sentence about a refusal, for people.
     """
 
     outcome: str
     is_final: bool
     retry_after_s: float | None = None
+    is_limited: bool = False
     detail: str = field(default="", compare=False)
 
     @property
@@ -103,9 +105,9 @@ def answer_of(status: int, body: bytes, retry_after_s: float | None = None) -> N
     except (ValueError, LookupError, TypeError, AttributeError, StopIteration, RecursionError):
         word = ""
     if not _WORD.fullmatch(word):
-        return NodeAnswer(f"status-{status}", False, retry_after_s)  # not the answer of a node
+        return NodeAnswer(f"status-{status}", False, retry_after_s, status == 429)  # not the answer of a node
     is_final = status in (200, 201, *_FINAL) or (status == 403 and word in _FINAL_TYPES)
-    return NodeAnswer(word, is_final, retry_after_s, detail if detail.isprintable() else "")
+    return NodeAnswer(word, is_final, retry_after_s, status == 429, detail if detail.isprintable() else "")
 
 
 def _token(path: Path | None) -> str:

@@ -4,7 +4,7 @@ No label and no reason contains text of a feed: only names of feeds, fixed words
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from prometheus_client import Counter, Histogram
 from prometheus_client.core import Metric
@@ -13,6 +13,7 @@ from ...clock import Clock
 from ...metrics import Metrics, gauges
 from .settings import WatchedFeed
 
+LINK_GRACE_S = 600.0  # how long a link may fail before the process counts as unready
 NODE_GRACE_S = 60.0  # how long messages may wait for the node before the process counts as unready
 _DELAY_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1_800, 3_600)
 
@@ -22,7 +23,7 @@ class FeedHealth:
     """How the readings of a feed went, in seconds of the monotonic clock. `trouble` and `stuck` are fixed words.
 
     `trouble` says why the last reading failed, and `stuck` why the node does not accept the feed's messages; each is ""
-    otherwise.
+    otherwise. `unread` has since when the links of entries fail, and why the last time, by the entry's digest.
     """
 
     interval_s: int
@@ -33,6 +34,7 @@ class FeedHealth:
     stuck: str = ""
     stuck_since: float = 0.0
     waiting: int = 0
+    unread: dict[bytes, tuple[float, str]] = field(default_factory=dict)
 
     @property
     def patience_s(self) -> float:
@@ -42,6 +44,11 @@ class FeedHealth:
     def is_overdue(self, now: float) -> bool:
         """Return whether the feed has failed for too long."""
         return bool(self.trouble) and now - self.succeeded_at > self.patience_s
+
+    def late(self, now: float) -> str:
+        """Return how many links have failed for too long, and why one of them did, or ""."""
+        reasons = [reason for since, reason in self.unread.values() if now - since > LINK_GRACE_S]
+        return f"{len(reasons)} links fail for more than {LINK_GRACE_S / 60:.0f} min: {reasons[0]}" if reasons else ""
 
 
 class FetchOutcomes:
@@ -100,12 +107,14 @@ class FetchOutcomes:
         self._to_accepted.labels(feed).observe(max(0, self._clock.now().wall_ms - sent_ms) / 1000)
 
     def unready(self) -> list[str]:
-        """Return the reasons why the process is not ready: feeds that fail, and messages that the node lets wait."""
+        """Return the reasons why the process is not ready: feeds and links that fail, and messages that wait."""
         now = self._clock.now().monotonic
         reasons = []
         for name, feed in self._feeds.items():
             if feed.is_overdue(now):
                 reasons.append(f"feed {name} fails for {now - feed.succeeded_at:.0f} s: {feed.trouble}")
+            if late := feed.late(now):
+                reasons.append(f"feed {name}: {late}")
             if feed.stuck and now - feed.stuck_since > NODE_GRACE_S:
                 reasons.append(f"feed {name}: {feed.waiting} messages wait for the node: {feed.stuck}")
         return reasons
