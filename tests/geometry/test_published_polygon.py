@@ -379,13 +379,14 @@ def test_ring_that_crosses_itself_at_every_tolerance_is_published():
 
 
 def test_smallest_circle_is_around_the_middle_of_all_corners():
-    """It has the given radius, and there is none if a corner is outside (rule HD10)."""
-    corners = [(49.9, 10.0), (50.1, 10.0), (50.0, 9.9), (50.0, 10.1)]
+    """It has the given radius, and there is none if a corner or the buffer is outside (rule HD10)."""
+    lat, lng = np.array([(49.9, 10.0), (50.1, 10.0), (50.0, 9.9), (50.0, 10.1), (49.9, 10.0)]).T
+    ring = np.array(unit_vectors(lat, lng))
     farthest_m = distance_m(50.0, 10.0, 50.1, 10.0)
-    lat, lng, radius_m = smallest_circle(corners, farthest_m + 10)
+    lat, lng, radius_m = smallest_circle(ring, 5, farthest_m + 10)
     assert (lat, lng, radius_m) == (pytest.approx(50.0, abs=1e-3), pytest.approx(10.0), farthest_m + 10)
-    assert smallest_circle(corners, farthest_m - 20) is None
-    assert smallest_circle([(-10.0, -120.0)] * 2, 0.5) == (pytest.approx(-10.0), pytest.approx(-120.0), 0.5)
+    assert smallest_circle(ring, 0, farthest_m - 20) is None
+    assert smallest_circle(ring, 30, farthest_m + 10) is None
 
 
 def outline_of(*corners, beyond_m=0.0):

@@ -35,6 +35,9 @@ MAX_WORK = 9_000  # the limit of `work` for pieces to join: 0.1 s, up to four ti
 WORK_OF_PIECE = 12  # joining a piece costs this much in addition to its own corners
 _TOO_WIDE = "must have every corner less than 60° from the middle of all corners"
 _QUARTER = 4  # shapely approximates a quarter of a circle by this number of edges
+_FINE_QUARTER = 16  # the same where nothing is lost by more edges
+_SLIVER_M2 = 1.0  # a smaller polygon can't be published as it is: its corners may become equal by rounding
+_NO_WIDTH_M = 1e-6  # a narrower polygon is a line; rounding errors are smaller
 _STRETCH = 1 / math.cos(SPREAD) ** 2  # the greatest ratio of a distance on the plane to that on the sphere
 _INNER = math.cos(math.pi / (4 * _QUARTER))  # distance from a unit circle's centre to the middle of such an edge
 
@@ -77,17 +80,35 @@ def pieces(rings: Sequence[Floats]) -> list[Piece]:
     on = _Metres([np.array(unit_vectors(lat, lng)) for lng, lat, _ in split], of=1)
     if on.spread >= SPREAD:
         raise ValueError(_TOO_WIDE)
-    corners, beyond_m = [], 0.0
-    for xy, (lng, lat, stray_m) in zip(on.corners, split, strict=True):
-        kept = kept_corners(lng, lat, TOLERANCE_M)
-        whole = len(kept) == len(lng) or len(kept) < 4  # a ring needs three corners, and the first one once more
-        corners.append(xy if whole else xy[kept])
-        beyond_m = max(beyond_m, stray_m + (0.0 if len(kept) == len(lng) else TOLERANCE_M))
-    outer, *holes = [shapely.linearrings(xy) for xy in corners]
-    found = [on.piece(part, beyond_m) for part in solid(shapely.polygons(outer, holes=holes or None), beyond_m)]
+    beyond_m = max(stray_m for _, _, stray_m in split)
+    kept = [kept_corners(lng, lat, TOLERANCE_M) for lng, lat, _ in split]
+    # A ring needs three corners, and the first one once more.
+    corners = [xy[each] if len(each) >= 4 else xy for xy, each in zip(on.corners, kept, strict=True)]
+    parts = None
+    if any(len(each) < len(xy) for each, xy in zip(corners, on.corners, strict=True)):
+        parts = _simplified(_polygon(corners), _polygon(on.corners), beyond_m + TOLERANCE_M)
+        beyond_m += 0.0 if parts is None else TOLERANCE_M
+    found = [on.piece(part, beyond_m) for part in parts or solid(_polygon(on.corners), beyond_m)]
     if not all(piece.keeps_a18() for piece in found):
         raise ValueError(_TOO_WIDE)
     return found
+
+
+def _polygon(corners: Sequence[Floats]) -> Any:
+    outer, *holes = [shapely.linearrings(xy) for xy in corners]
+    return shapely.polygons(outer, holes=holes or None)
+
+
+def _simplified(simple: Any, whole: Any, beyond_m: float) -> list[Any] | None:
+    """Return a simplified polygon as polygons without holes; None if these and their buffers do not cover `whole`.
+
+    If simplified rings cross, land between them may vanish, such as a spit whose two shores become the same line.
+    """
+    parts = list(solid(simple, beyond_m))
+    if shapely.is_valid(simple):
+        return parts
+    covered = shapely.union_all(shapely.buffer(parts, TOLERANCE_M, quad_segs=_FINE_QUARTER))
+    return parts if shapely.covers(covered, _valid(whole)) else None
 
 
 def _split(ring: Floats) -> tuple[Floats, Floats, float]:
@@ -218,8 +239,10 @@ def solid(shape: Any, beyond_m: float) -> Iterator[Any]:
     shape is cut in two along a line through the hole (Rule 2).
     """
     for part in shapely.get_parts(_valid(shape)):
-        if shapely.get_type_id(part) != 3 or shapely.area(part) < 1:  # not a polygon, or less than a square metre
+        if shapely.get_type_id(part) != 3 or shapely.area(part) <= shapely.length(part) * _NO_WIDTH_M:
             continue
+        if shapely.area(part) < _SLIVER_M2:
+            part = shapely.buffer(part, _SLIVER_M2, quad_segs=1)  # noqa: PLW2901 (a long sliver, such as a spit)
         outer = shapely.get_exterior_ring(part)
         holes = [
             hole

@@ -482,15 +482,14 @@ def _from_line(points: Floats, start: Floats, end: Floats) -> Floats:
     return found
 
 
-def smallest_circle(corners: Positions, radius_m: float) -> Disc | None:
-    """Return the circle of radius `radius_m` around the middle of the corners, if it contains all corners (rule HD10).
+def smallest_circle(points: Floats, beyond_m: float, radius_m: float) -> Disc | None:
+    """Return the circle of radius `radius_m` around the middle of a ring, if it covers the polygon (rule HD10).
 
-    Return None if it does not. `corners` has (latitude, longitude) pairs in degrees.
+    Return None if it does not. `points` are the corners of the closed ring as unit vectors, an array of shape
+    (3, n + 1). The polygon includes everything within `beyond_m` metres of its ring.
     """
-    lat, lng = np.array(corners, float).T
-    points = np.array(unit_vectors(lat, lng))
-    plane = Plane(points)
-    if plane.spread(points) * EARTH_RADIUS_M > radius_m:
+    plane = Plane(points[:, :-1])
+    if plane.spread(points) * EARTH_RADIUS_M + beyond_m > radius_m:
         return None
     x, y, z = plane.centre
     return math.degrees(math.atan2(z, math.hypot(x, y))), math.degrees(math.atan2(y, x)), radius_m

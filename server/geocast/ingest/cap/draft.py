@@ -360,34 +360,34 @@ class _Placed:
     def _place(self) -> None:
         """Fill `shapes` with the shapes in the message, and with the zones (known polygons) for its codes of areas."""
         coded = joined(self._coded, self._category.simplify_m, MAX_JOINED // self._blocks)
-        shapes: list[tuple[str, Piece | Disc]] = [(self._at, piece) for piece in coded]
+        shapes = [(self._at, self._small(piece)) for piece in coded]
         rings = self._split([(where, each) for where, each in self._said if isinstance(each, CapRing)])
         for where, each in self._said:
             if isinstance(each, CapCircle):
                 shapes.append((where, (each.lat, each.lng, max(each.radius_m, self._category.min_radius_m))))
             elif each in rings:
-                shapes.append((where, rings[each]))
+                shapes.append((where, self._small(rings[each])))
         if self.violations:
             return
         if len(shapes) > MAX_SHAPES or not self._publish(shapes):
             self._unite(shapes)
 
-    def _split(self, said: Sequence[tuple[str, CapRing]]) -> dict[CapRing, Piece | Disc]:
-        """Return a dict from each ring to its published form: a polygon whose long edges are split, or a circle.
+    def _small(self, piece: Piece) -> Piece | Disc:
+        """Return a circle of the category's smallest radius if it covers the polygon, otherwise the polygon."""
+        return smallest_circle(piece.points(), piece.beyond_m, self._category.min_radius_m) or piece
 
-        A ring that fits into a circle of the category's smallest radius becomes such a circle. Invalid rings are left
-        out, and their violations are added to `violations`.
+    def _split(self, said: Sequence[tuple[str, CapRing]]) -> dict[CapRing, Piece]:
+        """Return a dict from each ring to a polygon whose long edges are split.
+
+        Invalid rings are left out, and their violations are added to `violations`.
         """
-        found: dict[CapRing, Piece | Disc] = {}
-        small = {each: disc for _, each in said if (disc := smallest_circle(each.corners, self._category.min_radius_m))}
-        wide = [(where, each) for where, each in said if each not in small]
-        rings = [tuple(np.array(each.corners).T[::-1]) for _, each in wide]
+        rings = [tuple(np.array(each.corners).T[::-1]) for _, each in said]
         most = sum(len(lng) for lng, _ in rings) + MAX_PIECES // self._blocks
         try:
             split = split_rings(rings, most) if rings else []
         except ValueError:
             split = []
-            for where, each in wide:  # one by one, to find out which rings are invalid
+            for where, each in said:  # one by one, to find out which rings are invalid
                 try:
                     split_rings([tuple(np.array(each.corners).T[::-1])], most)
                 except ValueError as error:
@@ -395,12 +395,10 @@ class _Placed:
             if not self.violations:
                 detail = "must have fewer or shorter edges"
                 self.violations.append(Violation(problems.AREA_TOO_COMPLEX, self._at, detail))
-        found |= small
-        found |= {
+        return {
             each: Piece(np.array([lng, lat]), beyond_m)
-            for (_, each), (lng, lat, beyond_m) in zip(wide, split, strict=False)
+            for (_, each), (lng, lat, beyond_m) in zip(said, split, strict=False)
         }
-        return found
 
     def _publish(self, shapes: Sequence[tuple[str, Piece | Disc]]) -> bool:
         """Add the shapes to `self.shapes` as they are. Return False if they have to be united to be published.
@@ -421,7 +419,9 @@ class _Placed:
             except ValueError as error:
                 self._broken(where, error)
             else:
-                self._add(where, outline)
+                # The policy checks the size of the shapes in the message (P7); none is refused for being small.
+                outline.radius_m = max(outline.radius_m, self._category.min_radius_m)
+                self.shapes.append((where, outline))
                 if outline.compared <= most:
                     most -= outline.compared
                     self.notes |= {"ring-crossed"} if outline.crosses and where != self._at else set()
@@ -432,6 +432,8 @@ class _Placed:
         """Replace the given shapes by fewer and coarser ones that together cover them, in `self.shapes` (rule HD10)."""
         discs = [(where, each) for where, each in shapes if not isinstance(each, Piece)]
         pieces = [each for _, each in shapes if isinstance(each, Piece)]
+        sizes_m = [each[2] for _, each in discs] + [each.radius_m() for each in pieces]
+        widest_m = max(self._category.min_radius_m, *sizes_m)
         if len(shapes) > MAX_SHAPES:
             pieces, discs = [*pieces, *(around(each) for _, each in discs)], []
         found = few(pieces, MAX_SHAPES - len(discs), GRIDS[min(self._blocks.bit_length() - 1, 2)])
@@ -439,20 +441,11 @@ class _Placed:
             detail = "must be shapes that can be published as fewer and simpler ones"
             self.violations.append(Violation(problems.AREA_TOO_COMPLEX, self._at, detail))
             return
-        widest_m = max([each[2] for _, each in discs] + [each.radius_m() for each in pieces])
         self.notes.add("united")
         self.shapes = list(discs)
         for outline in found:
-            outline.radius_m = widest_m  # the policy checks the size of the shapes in the message (P7)
-            self._add(self._at, outline)
-
-    def _add(self, where: str, outline: RequestedPolygon) -> None:
-        """Add a shape: the polygon `outline`, or a circle around it if that is small enough.
-
-        The circle has the smallest radius that the category allows. It is used if the whole polygon fits into it.
-        """
-        disc = smallest_circle(outline.corners, self._category.min_radius_m)
-        self.shapes.append((where, disc or outline))
+            outline.radius_m = widest_m  # as in `_publish`
+            self.shapes.append((self._at, outline))
 
     def _broken(self, where: str, error: ValueError) -> None:
         kind = problems.AREA_TOO_COMPLEX if isinstance(error, TooComplex) else problems.INVALID_VALUE
