@@ -1,13 +1,14 @@
 """The requests of weather apps to a real node with `--feed-areas` (rules FA1 to FA6).
 
-The requests are literally those of two clients. Breezy Weather (FpasJsonApi, FpasXmlApi) asks for a box of ±0.001°
-around a place, whose numbers are written as Kotlin writes a Double. FOSS Warn asks for the server's status.
+The requests are literally those of the apps that the guide names (weather_apps.toml). Breezy Weather asks for a box of
+±0.001° around a place, whose numbers are written as Kotlin writes a Double.
 """
 
 import contextlib
 import json
 import re
 import time
+import tomllib
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +27,9 @@ from support.ports import free_ports
 from support.real_data import DATA
 
 from geocast.model.problems import Problem
+
+APPS = tomllib.loads(Path(__file__).with_name("weather_apps.toml").read_text("utf-8"))
+GUIDE = (Path(__file__).parents[3] / "docs" / "guide" / "weather-apps.md").read_text("utf-8")
 
 
 def at_port(port: int) -> tuple[str, ...]:
@@ -85,6 +89,39 @@ def test_app_finds_an_alert_by_the_box_around_its_place_and_reads_its_message(no
     assert feed(node).get(f"/alert/{uuid.uuid4()}").status_code == 404
 
 
+def test_guide_names_only_apps_whose_requests_are_known() -> None:
+    """The table of apps has the apps of weather_apps.toml."""
+    table = GUIDE.partition("| app |")[2].partition("\n\n")[0]
+    assert re.findall(r"^\| ([^|-][^|]*) \|", table, re.MULTILINE) == list(APPS)
+
+
+@pytest.mark.parametrize("app", APPS)
+def test_each_request_of_an_app_is_answered_as_the_guide_says(node: Node, app: str) -> None:
+    """What a node does not have, such as subscriptions, is refused (FA1 to FA5)."""
+    spot = ground()
+    body = node.publish(alert(spot))
+    wait_until(lambda: bool(breezy(node, *spot)), "it is listed")
+    found = ""
+    for each in APPS[app]["requests"]:
+        box = ""
+        if "margin" in each:
+            margin, decimals = each["margin"], each.get("decimals")
+            sides = {
+                f"{side}_{axis}": at + sign * margin
+                for axis, at in zip(("lat", "lon"), spot, strict=True)
+                for side, sign in (("min", -1), ("max", 1))
+            }
+            box = "&".join(f"{k}={v if decimals is None else round(v, decimals)}" for k, v in sides.items())
+        target = each["target"].format(box=box, id=found)
+        answer = feed(node).request(each["method"], target, headers=APPS[app].get("headers", {}))
+        assert answer.status_code == each["status"], (target, answer.text)
+        if box:
+            messages = {name: feed(node).get(f"/alert/{name}").text for name in answer.json()}
+            [found] = [name for name, text in messages.items() if f">{body['id']}.1<" in text]
+        if "lacks" in each:
+            assert each["lacks"] not in answer.json()
+
+
 def test_numbers_are_understood_as_apps_write_them(node: Node) -> None:
     """FA1: a Double near 0 has an exponent, and a box at 180° reaches beyond it."""
     for query in (
@@ -97,7 +134,7 @@ def test_numbers_are_understood_as_apps_write_them(node: Node) -> None:
 
 
 def test_server_status_has_what_apps_read(node: Node) -> None:
-    """FA5: FOSS Warn requires these members to be there, and reads them with these types."""
+    """FA5: apps read these members with these types."""
     status = feed(node).get("/config/server_status").json()
     assert {name: type(value) for name, value in status.items()} == {
         "server_version": str,
