@@ -54,12 +54,18 @@ class Table:
     rows: Sequence[Sequence[str]]
     notes: Sequence[str] = ()
 
-    def for_screen(self) -> rich.table.Table:
-        """Return the table, without the notes, as an object that the library rich can print on the terminal."""
+    def for_screen(self, width: int) -> rich.table.Table:
+        """Return the table, without the notes, as an object that the library rich can print on the terminal.
+
+        If the table is wider than `width` characters, it has the measures in its rows. No cell is cut.
+        """
+        grid = [self.columns, *self.rows]
+        if sum(max(map(len, cells)) + 3 for cells in zip(*grid, strict=True)) + 1 > width:
+            grid = list(zip(*grid, strict=True))
         drawn = rich.table.Table(title=self.title, title_justify="left")
-        for at, column in enumerate(self.columns):
-            drawn.add_column(column, justify="left" if at == 0 else "right")
-        for row in self.rows:
+        for at, column in enumerate(grid[0]):
+            drawn.add_column(column, justify="left" if at == 0 else "right", overflow="fold")
+        for row in grid[1:]:
             drawn.add_row(*row)
         return drawn
 

@@ -67,7 +67,7 @@ class Bench:
     def show(self, result: Result) -> None:
         """Print the table of a result on the terminal."""
         table = self.table(result)
-        screen.console.print(table.for_screen())
+        screen.console.print(table.for_screen(screen.console.width))
         for note in table.notes:
             screen.say(f"- {note}")
 

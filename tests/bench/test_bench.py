@@ -1,10 +1,12 @@
 """Tests of the benchmarks' arithmetic and files, and one small run of several benchmarks from end to end."""
 
+import io
 import shutil
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from rich.console import Console
 
 pytest.importorskip("hdrh", reason="needs requirements/bench.txt")
 pytest.importorskip("matplotlib", reason="needs requirements/bench.txt")
@@ -60,7 +62,18 @@ def test_table_renders_as_markdown_and_on_screen():
     assert "| x | 1 |" in table.markdown()
     assert "a\\|b" in table.markdown()
     assert table.markdown().endswith("- a note\n")
-    assert table.for_screen().row_count == 1
+    assert table.for_screen(80).row_count == 1
+
+
+def test_table_that_is_too_wide_for_the_screen_has_the_measures_in_rows():
+    """No figure is cut, as it would be in 80 columns (rich cuts what does not fit)."""
+    columns = ("", *(f"measure number {n}" for n in range(9)))
+    table = Table("title", columns, [["now", *(f"{n},123.45 ms" for n in range(9))]])
+    console = Console(file=io.StringIO(), width=80)
+    console.print(table.for_screen(80))
+    shown = console.file.getvalue()
+    assert all(text in shown for n in range(9) for text in (f"measure number {n}", f"{n},123.45 ms"))
+    assert table.for_screen(80).row_count == 9
 
 
 def test_benchmark_pages_match_saved_results():

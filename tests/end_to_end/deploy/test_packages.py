@@ -219,11 +219,16 @@ def test_bill_of_materials_lists_every_locked_package(tmp_path):
     assert all(part["externalReferences"][0]["hashes"] for part in bill["components"])
 
 
-def test_demo_started_without_its_packages_names_them_in_one_line(tmp_path):
-    """After `make install` alone the demo prints no traceback. None in `sys.modules` simulates the missing package."""
+@pytest.mark.parametrize(
+    ("module", "command", "target", "packages"),
+    [("client_demo", "demo", "make demo", "demo"), ("bench", "load", "make bench", "bench")],
+)
+def test_program_started_without_its_packages_names_them_in_one_line(tmp_path, module, command, target, packages):
+    """After `make install` alone there is no traceback. None in `sys.modules` simulates the missing package."""
     (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['rich'] = None\n")
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}
-    command = [sys.executable, "-m", "client_demo", "listen"]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    line = [sys.executable, "-m", module, command]
+    done = subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert re.fullmatch(r"error: .* rich.*make demo.*requirements/demo\.txt\n", done.stderr), done.stderr
+    said = rf"error: .* rich.*{target}.*requirements/{packages}\.txt\n"
+    assert re.fullmatch(said, done.stderr), done.stderr
