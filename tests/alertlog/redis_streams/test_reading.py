@@ -7,7 +7,18 @@ import logging
 import pytest
 from alertlog.contract import DurableContract
 from alertlog.reading import PATIENCE_S
-from alertlog.redis_streams.tools import Following, Link, lasting, opened, run, sample_of, until, write
+from alertlog.redis_streams.tools import (
+    Between,
+    Following,
+    Link,
+    Withholding,
+    lasting,
+    opened,
+    run,
+    sample_of,
+    until,
+    write,
+)
 from end_to_end.kit.proxy import Proxy
 from support.redis_server import RedisServer, needs_redis, sentinel_url, trio, wait_until
 
@@ -326,6 +337,103 @@ def test_move_while_old_entries_are_read_begins_no_epoch(server, replica, monkey
                     given += await anext(batches)
             assert read_by(log) == PRIMARY
             assert len({entry.id for _, entry in given}) == 199
+            assert sample_of(log, "geocast_log_epoch") == epoch
+
+    run(main)
+
+
+# ---- a replica that somebody else controls, or that is broken ----------------------------------------------------
+
+
+def alters(alert_id, name, value):
+    """Return a function that changes a field of the entries of one alert in answers to XREAD."""
+
+    def alter(answer):
+        for _, fields in answer[0][1]:
+            if alert_id.encode() in fields:
+                fields[fields.index(name) + 1] = value
+        return answer
+
+    return alter
+
+
+def doubled(answer):
+    """Send each item twice."""
+    return [[answer[0][0], [item for item in answer[0][1] for _ in range(2)]]]
+
+
+@pytest.mark.parametrize("earlier", [False, True], ids=["new", "there at the start"])
+def test_replica_that_withholds_entry_and_renumbers_is_left_and_entry_is_read(server, replica, caplog, earlier):
+    """It can't make the running digest and the number that the primary reports to heartbeats (RG4)."""
+
+    async def main():
+        async with opened(server.url) as writer, Between(replica, Withholding("b")) as liar:
+            if earlier:
+                await appended(writer, "a", "b", "c")
+            async with opened(server.url, follow=liar.url) as log, Following(log) as following:
+                if not earlier:
+                    await appended(writer, "a")
+                    await until(lambda: following.given, "the first is followed")
+                    assert read_by(log) == name_of(liar)
+                    await appended(writer, "b", "c")
+                await until(lambda: set(following.known) == {("a", 1), ("b", 1), ("c", 1)}, "the withheld one is read")
+                assert read_by(log) == PRIMARY
+                assert following.failures == []
+                await appended(writer, "d")
+                await until(lambda: ("d", 1) in following.given, "it goes on")
+                true = {fields[b"i"].decode(): int(fields[b"n"]) for fields in entries_of(server)}
+                last = dict(zip((each for each, _ in following.given), following.positions, strict=True))
+                assert {each: position & (1 << 40) - 1 for each, position in last.items()} == true
+
+    run(main)
+    assert "withholds or alters entries" in caplog.text
+
+
+def entries_of(server):
+    """Return the fields of all entries in the stream."""
+    return [fields for _, fields in server.command("XRANGE", "{geocast}:stream", "-", "+") if b"h" not in fields]
+
+
+@pytest.mark.usefixtures("soon")
+@pytest.mark.parametrize(
+    "alter",
+    [
+        lambda _: b"no list",
+        lambda _: memoryview(b":7\r\n"),
+        lambda _: memoryview(b"-ERR no\r\n"),
+        lambda answer: [[answer[0][0], [[b"no id", [b"e", b"1"]]]]],
+        lambda answer: [[answer[0][0], [[answer[0][1][0][0], b"no fields"]]]],
+        lambda _: [[b"another", []]],
+        doubled,
+        alters("b", b"n", b"1" + b"0" * 12),
+        alters("b", b"e", b"7"),
+        alters("b", b"p", b"{}"),
+        alters("b", b"i", b"other"),
+    ],
+    ids=["text", "number", "error", "id", "fields", "empty", "twice", "position", "epoch", "payload", "alert"],
+)
+def test_replica_with_malformed_or_altered_answers_is_left(server, replica, alter):
+    """The primary is read, the log begins no new epoch, and its positions go on (RG4)."""
+    altered = False
+
+    def later(answer):
+        return alter(answer) if altered else answer
+
+    async def main():
+        nonlocal altered
+        async with (
+            Between(replica, later) as liar,
+            opened(server.url, follow=liar.url) as log,
+            Following(log) as following,
+        ):
+            await appended(log, "a")
+            await told(following, "a")
+            epoch = sample_of(log, "geocast_log_epoch")
+            altered = True
+            await appended(log, "b")
+            await until(lambda: ("b", 1) in following.given, "the true entry is read")
+            await reads(log, PRIMARY)
+            assert following.failures == []
             assert sample_of(log, "geocast_log_epoch") == epoch
 
     run(main)

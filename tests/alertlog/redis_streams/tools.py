@@ -205,3 +205,80 @@ def in_time(entry):
 async def is_given(following, *wanted):
     """Wait until a follower has got these (id, number) pairs."""
     await until(lambda: set(wanted) <= set(following.given), f"{wanted} are followed")
+
+
+# ---- a replica in the hands of somebody else -----------------------------------------------------------------------
+
+
+class Between:
+    """Stands before a replica and changes its answers.
+
+    Purpose: a replica that somebody else controls, or that is broken. Lies: `alter` gets each answer to XREAD, as lists
+    and bytes, and returns what the reader gets; bytes are sent as they are.
+    """
+
+    def __init__(self, server, alter):
+        self._port = server.port
+        self._alter = alter
+
+    async def __aenter__(self):
+        self._listener = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = self._listener.sockets[0].getsockname()[1]
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        return self
+
+    async def __aexit__(self, *_):
+        self._listener.close()
+
+    async def _serve(self, reader, writer):
+        there, away = await asyncio.open_connection("127.0.0.1", self._port)
+        with suppress(OSError, asyncio.IncompleteReadError, ValueError):
+            while True:
+                request = await _resp(reader)
+                away.write(_as_resp(request))
+                answer = await _resp(there)
+                is_read = request[0] == b"XREAD"
+                writer.write(_as_resp(self._alter(answer) if is_read and answer else answer))
+        for end in (writer, away):
+            end.transport.abort()
+
+
+async def _resp(reader):
+    line = await reader.readuntil(b"\r\n")
+    if line[:1] == b"$" and line[1:2] != b"-":
+        return (await reader.readexactly(int(line[1:]) + 2))[:-2]
+    if line[:1] == b"*" and line[1:2] != b"-":
+        return [await _resp(reader) for _ in range(int(line[1:]))]
+    return None if line[1:2] == b"-" else memoryview(line)
+
+
+def _as_resp(value):
+    match value:
+        case memoryview():
+            return bytes(value)
+        case bytes():
+            return b"$%d\r\n%s\r\n" % (len(value), value)
+        case None:
+            return b"*-1\r\n"
+        case _:
+            return b"*%d\r\n" % len(value) + b"".join(map(_as_resp, value))
+
+
+class Withholding:
+    """Alters answers to XREAD: leaves out the entries of one alert, and renumbers what follows."""
+
+    def __init__(self, alert_id):
+        self._id = alert_id
+        self._gone = set()
+
+    def __call__(self, answer):
+        [[key, items]] = answer
+        kept = []
+        for place, fields in items:
+            named = dict(zip(fields[::2], fields[1::2], strict=True))
+            if named.get(b"i") == self._id.encode():
+                self._gone.add(place)
+                continue
+            named[b"n"] = b"%d" % (int(named[b"n"]) - len(self._gone))
+            kept.append([place, [text for field in named.items() for text in field]])
+        return [[key, kept]] if kept else None

@@ -37,7 +37,7 @@ from ...model.errors import LogUnavailable
 from ...model.times import MAX_MS
 from .. import BATCH, BATCH_BYTES, HEARTBEAT_S, Positioned, is_followed
 from .connection import ANSWER_S
-from .history import History, ReadPosition, Rewound
+from .history import Differs, History, ReadPosition, Rewound
 from .reading import ReadServer, ServerChoice
 from .stored import ZERO, Fields, Id, Quarantine, Stored, identity, parse_id, text_of
 from .writer import Writer
@@ -60,6 +60,7 @@ class FollowedStream:
     history: History
     aside: Quarantine
     keep: Callable[[Stored], None]  # called with each entry to keep in memory: read, accepted and not ended
+    compares: bool  # whether what is read is compared with the primary, because it may come from a replica
 
 
 class Following:
@@ -106,11 +107,16 @@ class Following:
                     assert follower is not None
                     before, follower = follower.reading, None
                     continue
-                except LogUnavailable as error:
-                    if server.is_primary:
+                except Exception as error:
+                    differs = follower is not None and isinstance(error, Differs)
+                    if server.is_primary and not differs:
                         raise
-                    server = await self._servers.leave(server, str(error))
-                    follower = None
+                    if differs:  # read again what a replica has withheld or altered, and everything if unsure
+                        left = None if server.is_primary or follower is None else follower.reading.confirmed
+                        after = after if left is not None else 0
+                    if not server.is_primary:
+                        server = await self._servers.leave(server, error)
+                    before, follower = left, None
                     continue
                 self._heard(follower)
                 if batch:
@@ -174,9 +180,11 @@ class _Follower:
                     reading.go_on_from(before)
                     return
             elif (floor := before.floor(epoch, source.history.epoch)) is not None:
+                if not self._server.is_primary:
+                    raise LogUnavailable("it lacks entries")  # only the primary can tell whether the log has lost them
                 epoch, seq, top = await source.writer.new_epoch(epoch, floor)
                 await self._server.reach(top)
-        reading.begin(epoch, seq, top)
+        reading.begin(epoch, seq, top, source.history.digests[-1])
 
     async def _has(self, before: ReadPosition) -> bool:
         """Return whether the log on this server still has the last entry that an earlier follower has read.
@@ -211,6 +219,8 @@ class _Follower:
             at_end = len(raw) < count
             if at_end or ((len(found) >= BATCH or size >= BATCH_BYTES) and not self._more):
                 break
+        if self._source.compares:
+            self.reading.compare(self._source.history)
         if at_end:
             self._check_hearing()
         self._block_ms = int(HEARTBEAT_S * 1000) if at_end else 0
@@ -238,17 +248,26 @@ class _Follower:
         ask for. Raise Rewound if the item's number is not the next one, which shows that entries have been lost.
         """
         is_beat = b"h" in fields
+        adds = self._source.compares and not is_beat
+        if place <= self.reading.place:
+            raise LogUnavailable("its items are not in order")
         try:
             epoch, seq, ends_at = int(fields[b"e"]), int(fields[b"n"]), 0 if is_beat else int(fields[b"x"])
         except (KeyError, ValueError):
             self.reading.pass_over(place)
+            if adds:
+                self.reading.add(fields)
             self._source.aside.add(place, ValueError("no entry of geocast"))
             return None
+        if place <= self.reading.top and seq > self.reading.seq and not self._server.is_primary:
+            raise LogUnavailable("it has entries that the primary has not")
         # `take` raises Rewound if the number does not follow the last one. A heartbeat has the number of the entry
         # before it.
         position = self.reading.take(place, epoch, seq, identity(fields), is_beat=is_beat)
         if is_beat:
             return None
+        if adds:
+            self.reading.add(fields, position)
         self._more = fields.get(b"m") == b"1"
         if fields.get(b"k", b"").decode("ascii", "replace") in KINDS:
             ends_at = MAX_MS  # entries of calls are yielded even if they have ended (LogC1)

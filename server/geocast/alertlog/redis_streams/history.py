@@ -36,9 +36,11 @@ Example of 7: a follower still reads from the old primary after a failover. The 
 primary. So the server of the follower is not the server of the last heartbeat.
 """
 
-from dataclasses import dataclass
+from collections import deque
+from dataclasses import dataclass, field, replace
 
-from .stored import ZERO, Id, Identity, Server, position_of
+from ...model.errors import LogUnavailable
+from .stored import ZERO, Fields, Id, Identity, Server, digest_after, position_of
 
 
 def floor_after(mark: tuple[int, int], epoch: int, seq: int) -> int | None:
@@ -58,6 +60,13 @@ class Rewound(Exception):  # noqa: N818
     """
 
 
+class Differs(LogUnavailable):
+    """Raised if what was read is not what the primary has."""
+
+    def __init__(self) -> None:
+        super().__init__("it withholds or alters entries")
+
+
 class History:
     """The state of the whole log as far as this process knows it. It changes only when an answer of Redis is reported.
 
@@ -72,6 +81,8 @@ class History:
         self.rewinds = 0  # how often a new epoch was seen, not counting the first one
         self.top = ZERO  # the id of the last item of the stream, heartbeats included, at the last heartbeat
         self.top_before = ZERO  # `top` at the heartbeat before the last; ZERO if the ids went back between the two
+        self.size = 0  # the number of entries in the stream up to `top`
+        self.digests: deque[tuple[Id, bytes]] = deque(maxlen=120)  # an item's id, and the running digest up to it
         self._whole: tuple[Server, int] | None = None  # the server and epoch at the last heartbeat
 
     def told(self, epoch: int, seq: int) -> bool:
@@ -93,6 +104,14 @@ class History:
         """Record that Redis has reported `top` as the id of the last item in the stream."""
         if top != self.top:
             self.top_before, self.top = (self.top if self.top < top else ZERO), top
+
+    def told_content(self, size: int, summed: Id, digest: bytes) -> None:
+        """Record the number of entries that Redis has reported, and the running digest up to the item `summed`."""
+        self.size = size
+        if self.digests and summed <= self.digests[-1][0] and (summed, digest) != self.digests[-1]:
+            self.digests.clear()  # another history of the log
+        if not self.digests or summed > self.digests[-1][0]:
+            self.digests.append((summed, digest))
 
     @property
     def mark(self) -> tuple[int, int]:
@@ -131,6 +150,12 @@ class ReadPosition:
     last: Id = ZERO  # the id of the last entry that was read
     last_identity: Identity = ()  # what tells that entry from all others, also from others with the same id and number
     top: Id = ZERO  # the end of the stream when reading began; deleted entries leave gaps only before this id
+    uncounted: int | None = None  # the number of entries read, until it was compared with the primary's
+    summed: Id = ZERO  # the last item in `digest`
+    digest: bytes = b""  # the running digest of what was read, which goes on from the primary's
+    compared: Id = ZERO  # the last item up to which the digest was compared
+    unconfirmed: deque["ReadPosition"] = field(default_factory=deque)  # after each item, until it is compared
+    confirmed: "ReadPosition | None" = None  # up to where the primary has confirmed what was read
 
     def may_be_continued(self, after: int, ended_before_ms: int) -> bool:
         """Return whether a new follower that begins here gets every entry that its caller wants.
@@ -160,14 +185,19 @@ class ReadPosition:
         self.epoch, self.seq = before.epoch, before.seq
         self.last, self.last_identity = before.last, before.last_identity
         self.place = self.top = before.place if self.server == before.server else before.last
+        self.summed, self.digest, self.confirmed = before.summed, before.digest, before.confirmed
+        self.uncounted, self.compared = before.uncounted, before.compared
+        self.unconfirmed = deque(each for each in before.unconfirmed if each.summed <= before.summed)
 
-    def begin(self, epoch: int, seq: int, top: Id) -> None:
+    def begin(self, epoch: int, seq: int, top: Id, digest: tuple[Id, bytes] = (ZERO, b"")) -> None:
         """Begin to read at the start of the stream.
 
         `epoch` and `seq` are the epoch and the number of the log's last entry, and `top` is the id of the stream's last
-        item.
+        item. `digest` is the running digest that the primary has reported, after the id of the last item in it.
         """
         self.epoch, self.seq, self.top = epoch, seq, top
+        self.uncounted, (self.summed, self.digest) = 0, digest
+        self.compared = self.summed
 
     def floor(self, epoch: int, known: int) -> int | None:
         """Return the number above which the log's next epoch must be, or None if no new epoch is needed.
@@ -199,6 +229,36 @@ class ReadPosition:
             return 0
         self.last, self.last_identity = place, identity
         return position_of(self.epoch, seq)
+
+    def add(self, fields: Fields, position: int = 0) -> None:
+        """Add the item that was read last to what is compared with the primary; `position` is the entry's position."""
+        if self.uncounted is not None:
+            self.uncounted += 1
+        if self.place > self.summed:
+            self.summed, self.digest = self.place, digest_after(self.digest, self.place, fields)
+            position = max(position, self.position)
+            self.unconfirmed.append(replace(self, position=position, unconfirmed=deque(), confirmed=None))
+
+    def compare(self, history: History) -> None:
+        """Compare what was read with what the primary has reported to heartbeats. Raise Differs if it is not the same.
+
+        New items must have the running digest of the primary's. Of those that were there when reading began, only the
+        number is compared: deleted entries are in no digest. It may be greater than the primary's, which deletes.
+        """
+        if self.uncounted is not None and self.place >= history.top:
+            if self.uncounted < history.size:
+                raise Differs
+            self.uncounted = None
+        for summed, digest in history.digests:
+            if not self.compared < summed <= self.place:
+                continue
+            found = None
+            while self.unconfirmed and self.unconfirmed[0].summed <= summed:
+                found = self.unconfirmed.popleft()
+            if found is None or (found.summed, found.digest) != (summed, digest):
+                raise Differs
+            found.compared = self.compared = summed
+            self.confirmed = found
 
     def wants(self, position: int, ends_at: int) -> bool:
         """Return whether the caller wants the entry that was read last.

@@ -14,7 +14,13 @@ A *follower* is a reader of the stream, and a *heartbeat* an item that processes
     RG4     What the primary has reported to the heartbeats of this process must come through the replica within LAG_S.
             `PrimaryEnds` remembers what was reported, and when. A replica is left if it is behind, does not answer,
             reads its data, is resynced, or has lost its link to the primary. One warning says so when the primary is
-            read instead. A replica that has been fit for FIT_S is read again.
+            read instead. A replica that has been fit for FIT_S is read again. After any other
+            error a replica is left as well; only the primary can say that the log has lost entries.
+            What a replica gives is compared with what the primary reports to the heartbeats: a running digest of all
+            new items, and the number of entries (`ReadPosition.compare`). If they differ, the replica is left for an
+            hour, and everything after the last item on which both agree is read again.
+            Example: a replica leaves out an entry and renumbers the next ones. It can't change the digest that the
+            primary reports, so within 3 s the follower reads the entry from another server.
     RG5     Each answer of a replica is followed by the question for its history. `master_replid` is a random number
             that the primary and all its replicas have in common, also replicas of replicas, until another server is
             promoted. Nothing that came from another history is used.
@@ -39,7 +45,7 @@ from ...model.errors import ConfigError, LogUnavailable, trace
 from . import target
 from .connection import ANSWER_S, Primary, Reader
 from .heartbeat import SECTIONS, admit
-from .history import History, ReadPosition
+from .history import Differs, History, ReadPosition
 from .stored import ZERO, Id, Server, parse_id, text_of
 from .target import Target
 
@@ -47,6 +53,7 @@ logger = logging.getLogger(__name__)
 
 LAG_S = 2.0  # how far a replica that is read may be behind, and how long it may take to answer (RG4)
 FIT_S = 60.0  # how long a replica must have been fit before a follower comes back to it (RG4)
+WRONG = 60  # … and how many times as long if it has withheld or altered entries
 MEASURE_S = 5.0  # the time between two measurements of the replicas that are not read
 LIST_S = 30.0  # the time between two questions to the Sentinels which replicas there are
 NEARER = 2.0  # a follower moves to a replica whose round trip is shorter by this factor
@@ -190,6 +197,7 @@ class _Replica:
         self._where = where
         self._address = address
         self._fit_since: float | None = None
+        self._was_wrong = False  # whether it has ever withheld or altered entries
         self._reader: Reader | None = None  # the connection for measurements
 
     def connect(self) -> Reader:
@@ -204,27 +212,28 @@ class _Replica:
             started = time.monotonic()
             last = await reader.ask("XREVRANGE", stream, "+", "-", "COUNT", 1, within_s=LAG_S)
             took_s = time.monotonic() - started
-        except LogUnavailable as error:
+            lag_s = ends.lag_s(parse_id(last[0][0]) if last else ZERO)
+            if problem := _behind(lag_s) if lag_s > LAG_S else unfit(info, history):
+                raise LogUnavailable(problem)
+        except Exception as error:  # also an answer that is none
             await self.close()
-            self.fail(str(error))
-            return
-        lag_s = ends.lag_s(parse_id(last[0][0]) if last else ZERO)
-        problem = _behind(lag_s) if lag_s > LAG_S else unfit(info, history)
-        if problem is not None:
-            self.fail(problem)
+            self.fail(error)
             return
         if self._fit_since is None:
             self._fit_since = float("-inf") if first else time.monotonic()
         self.problem = None
         self.round_trip_s = min(self.round_trip_s, took_s)
 
-    def fail(self, problem: str) -> None:
+    def fail(self, error: Exception) -> None:
         """Record why this replica must not be read now."""
-        self.problem, self._fit_since, self.round_trip_s = problem, None, float("inf")
+        self.problem = str(error) if isinstance(error, LogUnavailable) else f"{type(error).__name__} in its answer"
+        self._fit_since, self.round_trip_s = None, float("inf")
+        self._was_wrong = self._was_wrong or isinstance(error, Differs)
 
     def may_be_chosen(self) -> bool:
         """Return whether this replica has been fit for long enough."""
-        return self._fit_since is not None and time.monotonic() - self._fit_since >= FIT_S
+        wait_s = FIT_S * (WRONG if self._was_wrong else 1)
+        return self._fit_since is not None and time.monotonic() - self._fit_since >= wait_s
 
     async def close(self) -> None:
         """Close the connection for measurements."""
@@ -286,10 +295,10 @@ class ServerChoice:
         self._note(best.name)
         return _ReadReplica(best, self._history, self.ends, self._stream)
 
-    async def leave(self, server: ReadServer, reason: str) -> ReadServer:
+    async def leave(self, server: ReadServer, error: Exception) -> ReadServer:
         """Record that a replica can't be read any more, close the connection, and return one to another server."""
         assert isinstance(server, _ReadReplica)
-        server.replica.fail(reason)
+        server.replica.fail(error)
         await server.close()
         return await self.choose()
 
@@ -319,7 +328,7 @@ class ServerChoice:
                     await server.reach(parse_id(found[0][0]) if found else ZERO)
                     return f"reads {best.name}, {time.monotonic() - started:.2f} s behind the primary"
                 except LogUnavailable as error:
-                    best.fail(str(error))
+                    best.fail(error)
                 finally:
                     await server.close()
             return f"reads the primary: {self._problems()}"

@@ -1,5 +1,6 @@
 """Log entries in the form in which they are stored in the stream, and their ids and positions."""
 
+import hashlib
 import logging
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -41,6 +42,16 @@ def identity(fields: Fields) -> Identity:
     One append may store several entries with the same token. A repeated append has the same token as before.
     """
     return fields.get(b"t"), fields.get(b"c")
+
+
+def digest_after(before: bytes, place: Id, fields: Fields) -> bytes:
+    """Return the running digest of the stream's items after one more, given the digest `before` it, as beat.lua does.
+
+    SHA-1 is what Lua in Redis has. To find two items with equal digests, one would have to know the digest before them
+    and the random token of the append in advance.
+    """
+    parts = [b"%d:%s" % (len(text), text) for field in fields.items() for text in field]
+    return hashlib.sha1(b" ".join([before, text_of(place).encode(), *parts])).hexdigest().encode()  # noqa: S324
 
 
 class Stored(NamedTuple):

@@ -92,10 +92,11 @@ class Writer:
         entries were lost), the number of its last entry, and the id of the last item in the stream. If `ended` is
         given, and the log is still in this epoch, the log begins a new epoch above `least`.
         """
-        epoch, seq, place = await self._durably(scripts.BEAT, young_ms, ended, least)
+        epoch, seq, place, size, summed, digest = await self._durably(scripts.BEAT, young_ms, ended, least)
         top = parse_id(place)
         self._note(epoch, seq)
         self._history.told_top(top)
+        self._history.told_content(size, parse_id(summed), digest)
         return epoch, seq, top
 
     async def prove(self) -> tuple[int, int]:

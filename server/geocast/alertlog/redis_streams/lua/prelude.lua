@@ -5,6 +5,7 @@
 --                    size     the number of entries in the stream
 --                    durable  entries up to this seq are known to be as durable as configured
 --                    beat, beat_ms   id and time of the last heartbeat
+--                    sum, summed     the running digest of all items but heartbeats, and the id of the last one in it
 --   stream     entries:     e epoch  n seq  i id  r revision  k kind  x ends_at in ms  p payload  c checksum
 --                           t token of the append  m "1" if the next entry belongs to the same chain
 --                           z padding of an entry with a place: see `append`
