@@ -33,7 +33,7 @@ from geocast.feed.drawer import Drawer
 from geocast.feed.routes import Feed
 from geocast.model.alert import Polygon, Revision
 from geocast.stream.log_reader import LogHealth
-from geocast.stream.server import background
+from geocast.tasks import running
 
 CORNERS = 500
 LIFE_MS = 3_600_000
@@ -81,12 +81,14 @@ async def _measured(kind: str, count: int, reads_s: float) -> dict[str, Any]:
 
     async with (
         aclosing(drawer),
-        background(feed.reader.read_for_ever(), feed.note_the_start(), feed.gallery.draw_for_ever()),
+        running(log_reader=feed.reader.read_for_ever, drawing=feed.draw_for_ever),
     ):
         await log.append(alert_of("first", [Polygon(((0.0, 0.0), (1.0, 0.0), (0.0, 1.0), (0.0, 0.0)))], 2**45))
         await asyncio.wait_for(feed.gallery.complete.wait(), PATIENCE_S)
         await _until(lambda: len(feed.gallery.pictures) == 1)
-        async with background(_again(lambda: asyncio.sleep(TICK_S), turns), _again(read, answers)):
+        async with running(
+            ticks=lambda: _again(lambda: asyncio.sleep(TICK_S), turns), reads=lambda: _again(read, answers)
+        ):
             start = time.perf_counter()
             for at, each in enumerate(revisions):
                 await log.append(each)

@@ -111,6 +111,7 @@ def healthy():
         series[of_node("geocast_key_fetches_total", instance=instance, result="failed")] = steady(0)
         series[of_node("geocast_keys_fetched_timestamp_seconds", instance=instance)] = f"0+30x{STEPS}"
         series[of_node("geocast_log_untrusted_total", instance=instance, reason="unsigned")] = steady(0)
+        series[of_node("geocast_task_failures_total", instance=instance, task="counts")] = steady(0)
         for file in ("keys", "revoked", "policy"):
             series[of_node("geocast_settings_digest", instance=instance, file=file)] = steady(123456789012345)
         for slug in ("internal", "log-unavailable", "unauthorized", "insufficient-scope"):
@@ -171,6 +172,7 @@ CASES = {
     "GeocastStreamProcessMissing": ({a("geocast_stream_processes_missing"): then(0, 1)}, ()),
     "GeocastRestarting": ({a("geocast_stream_restarts_total"): then(0, 1, by=0.2)}, ()),
     "GeocastInternalErrors": ({a("geocast_refused_total", type="internal"): then(0, 1)}, ()),
+    "GeocastTaskFails": ({a("geocast_task_failures_total", task="counts"): then(0, 1)}, ()),
     "GeocastReloadFailed": ({a("geocast_reloads_total", result="failed"): then(0, 1)}, ()),
     "GeocastUntrusted": ({a("geocast_log_untrusted_total", reason="unsigned"): then(0, 1)}, ()),
     "GeocastBreakGlass": ({a("geocast_break_glass_total"): then(0, 1)}, ()),

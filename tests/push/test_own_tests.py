@@ -9,7 +9,7 @@ from geocast.egress.outcomes import PostOutcome
 from geocast.push.devicestore import shard_of
 from geocast.push.shards import StaticShards
 from geocast.stream.own_tests import LIFE_MS, with_request
-from geocast.stream.server import background
+from geocast.tasks import running
 
 
 async def ask(process, name="device", key="k1", **fields):
@@ -78,7 +78,7 @@ async def test_request_that_another_process_received_reaches_the_owner_of_the_de
     owner, receiver = sorted(halves, key=lambda each: shard_of(digest) not in each.shards.terms)
     assert await ask(receiver) == 1
     assert receiver.client.pushes == owner.client.pushes == []
-    async with background(owner.waking.follow()):
+    async with running(devices=owner.waking.follow):
         await turns()
     assert [each["alert"]["id"] for each in owner.client.received()] == ["try:k1"]
 

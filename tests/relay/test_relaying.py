@@ -18,7 +18,7 @@ from geocast.relay.relaying import GRACE_S, Relay
 from geocast.relay.targets import load_targets
 from geocast.relay.told import ToldStore
 from geocast.stream.log_reader import LogHealth
-from geocast.stream.server import background
+from geocast.tasks import running
 
 PATIENCE_S = 30.0
 ACCEPTED, REVISED, CANCELLED, ENDED = "alert.accepted", "alert.revised", "alert.cancelled", "alert.ended"
@@ -68,9 +68,8 @@ class RelayBench:
         store = ToldStore(self.folder / "relay.db")
         told, gone = await store.start()
         self.relay = Relay(self.log, self.clock, LogHealth(self.log, self.clock), store, posted=self.note)
-        start = self.relay.start(self.targets(**receivers), told, gone)
-        async with background(self.relay.reader.read_for_ever(), store.write_for_ever(), start):
-            await until(lambda: self.relay.has_started)
+        async with running(log_reader=self.relay.reader.read_for_ever, state=store.write_for_ever):
+            await self.relay.start(self.targets(**receivers), told, gone)
             yield self.relay
             for each in self.relay.lines.values():
                 await each.close()

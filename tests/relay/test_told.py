@@ -7,7 +7,7 @@ import pytest
 
 from geocast.model.errors import ConfigError
 from geocast.relay.told import Told, ToldStore
-from geocast.stream.server import background
+from geocast.tasks import running
 
 ROW = {"revision": 1, "severity": "severe"}
 
@@ -31,7 +31,7 @@ def test_notes_are_read_back_after_a_restart(tmp_path):
     async def main():
         store = ToldStore(tmp_path / "relay.db")
         assert await store.start() == ({}, {})
-        async with background(store.write_for_ever()):
+        async with running(state=store.write_for_ever):
             store.note("siren", "a", told(0))
             store.note("siren", "a", told(2, over=True, ends_at=5_000))
             store.note("siren", "b", told())
@@ -58,7 +58,7 @@ def test_full_disk_delays_no_event_and_nothing_is_lost_when_there_is_room(tmp_pa
     async def main():
         store = ToldStore(tmp_path / "relay.db", max_pages=8)
         await store.start()
-        async with background(store.write_for_ever()):
+        async with running(state=store.write_for_ever):
             for number in range(2_000):
                 store.note("siren", f"alert-{number}", told())
             await store.written()

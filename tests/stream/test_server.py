@@ -25,7 +25,6 @@ from geocast.stream.server import (
     YIELDING_ROWS,
     Pump,
     StreamServer,
-    background,
 )
 
 
@@ -409,25 +408,3 @@ def test_calls_for_help_are_sent_without_pauses_while_a_request_is_under_way(mon
         assert turns.rows == [None] * 4
 
     run(main)
-
-
-def test_background_task_that_ignored_its_cancellation_is_cancelled_again(monkeypatch):
-    """A node ends even if a library's `asyncio.wait_for` loses the cancellation of a task."""
-    monkeypatch.setattr(server, "CANCEL_AGAIN_S", 0.0)
-    lost = []
-
-    async def loses_one():
-        while True:
-            try:
-                await asyncio.Event().wait()
-            except asyncio.CancelledError:
-                if lost:
-                    raise
-                lost.append("one")
-
-    async def main():
-        async with background(loses_one()):
-            await asyncio.sleep(0)
-
-    run(main)
-    assert lost == ["one"]

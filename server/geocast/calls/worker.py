@@ -33,7 +33,7 @@ from ..clock import Clock
 from ..metrics import Metrics, counter, counters, gauge
 from ..model.alert import is_id
 from ..model.call import CallEntry, Person, SeatState
-from ..model.errors import LogUnavailable, trace
+from ..model.errors import LogUnavailable
 from .aeds import NO_AEDS, Aeds
 from .decrypted_chain import opened
 from .eligibility import REASONS, Refusal, SeatRequest
@@ -161,10 +161,7 @@ class CallWorker:
         try:
             while True:
                 self._stirred.clear()
-                try:
-                    self._look()
-                except Exception as error:
-                    logger.error("the periodic check of calls for help failed, and will run again: %s", trace(error))
+                self._look()
                 if self.hub.may_widen:
                     await asyncio.sleep(min(TICK_S, max(0.0, self.hub.seconds_to_widening(self._clock.now()))))
                 else:
@@ -173,10 +170,11 @@ class CallWorker:
                     with contextlib.suppress(TimeoutError):
                         async with asyncio.timeout(REST_S):
                             await self._stirred.wait()
-        finally:
+        except asyncio.CancelledError:  # after an error, this method is called again
             for task in self._under_way:
                 task.cancel()
             await self._store()
+            raise
 
     def degraded(self) -> int:
         """Return the number of calls with entries that none of the keys decrypts.
@@ -314,22 +312,15 @@ class CallWorker:
         self._start(work).add_done_callback(lambda _: self._looked_at.discard(call_id))
 
     def _start(self, work: Coroutine[Any, Any, object]) -> "asyncio.Task[None]":
-        task = asyncio.ensure_future(self._log_errors(work))
+        task = asyncio.ensure_future(self._unless_away(work))
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
         return task
 
     @staticmethod
-    async def _log_errors(work: Coroutine[Any, Any, object]) -> None:
-        """Await `work`. Ignore LogUnavailable, and log other errors, so that they do not end other tasks."""
-        try:
+    async def _unless_away(work: Coroutine[Any, Any, object]) -> None:
+        with contextlib.suppress(LogUnavailable):
             await work
-        except LogUnavailable:
-            pass
-        except Exception as error:
-            logger.error(
-                "a call for help could not be changed in the log because of an unexpected error: %s", trace(error)
-            )
 
     # ---- metrics for Prometheus ------------------------------------------------------------------------------------
 

@@ -5,7 +5,6 @@ The feed follows the log itself, and answers from pictures in its memory: each h
 first request for the CAP message of a revision reads it.
 """
 
-import asyncio
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
@@ -106,27 +105,26 @@ class Feed:
     async def _drawn(self, alert: LiveAlert) -> Picture:
         return await self._draw(PictureRequest(alert.revision, alert.cancel, self._site, self._issuer))
 
-    async def note_the_start(self) -> None:
-        """Wait until the log has been read, then queue a mark after the alerts found in it.
+    async def draw_for_ever(self) -> None:
+        """Wait until the log has been read, and draw the alerts found in it, then all others. Never returns.
 
-        As soon as all these alerts are drawn, the feed answers requests.
+        As soon as the alerts of the start are drawn, the feed answers requests.
         """
         await self.reader.caught_up.wait()
         self.gallery.started()
+        await self.gallery.draw_for_ever()
 
-    async def sweep_for_ever(self) -> None:
-        """Drop ended alerts, their pictures and their CAP messages once a second. Never returns."""
-        while True:
-            await asyncio.sleep(0 if self.live.behind else SWEEP_S)
-            try:
-                now = self._clock.now()
-                self.live.expire(now)
-                self.gallery.forget()
-                self._messages = {i: m for i, m in self._messages.items() if i in self.gallery.pictures}
-                if self.areas is not None:
-                    self.areas.forget()
-            except Exception as error:
-                logger.error("the removal of ended alerts from the feed failed: %s; trying again", trace(error))
+    def sweep(self) -> None:
+        """Drop ended alerts, their pictures and their CAP messages. Call this every `sweep_s` seconds."""
+        self.live.expire(self._clock.now())
+        self.gallery.forget()
+        self._messages = {i: m for i, m in self._messages.items() if i in self.gallery.pictures}
+        if self.areas is not None:
+            self.areas.forget()
+
+    def sweep_s(self) -> float:
+        """Return the pause until the next `sweep`, in seconds."""
+        return 0 if self.live.behind else SWEEP_S
 
     async def message(self, alert_id: str) -> Body:
         """Return the CAP message of an alert.

@@ -219,6 +219,17 @@ class TargetLine:
         finally:
             pending.under_way = False
             self.under_way -= 1
+        try:
+            self._answered(pending, response)
+        except Exception:  # the loop's handler logs and counts it
+            pending.failures += 1
+            if self._pending.get(pending.id) is pending and pending.timer is None:
+                pending.timer = self._loop.call_later(_wait_s(pending.failures), self._again, pending)
+            raise
+        finally:
+            self.pump()
+
+    def _answered(self, pending: _PendingAlert, response: PostResponse) -> None:
         if response.status == NOT_SENT:  # the alert has ended meanwhile
             self._retry(pending, 0.0)
         else:
@@ -227,7 +238,6 @@ class TargetLine:
                 self._taken(pending)
             else:
                 self._failed(pending, response)
-        self.pump()
 
     async def _post(self, pending: _PendingAlert) -> PostResponse:
         due, told, target = pending.due[0], self.told.get(pending.id), self.target

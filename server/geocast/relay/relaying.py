@@ -16,7 +16,6 @@ from ..alertlog import AlertLog
 from ..clock import Clock
 from ..metrics import counters, gauge, gauges
 from ..model.alert import Entry, Untrusted
-from ..model.errors import trace
 from ..stream.live_alerts import LiveAlert, LiveAlerts
 from ..stream.log_reader import LogHealth, LogReader
 from .line import TargetLine
@@ -49,7 +48,8 @@ class Relay:
         self.reader = LogReader(alert_log, clock, self.live, self._apply, keeper)
         self.lines: dict[str, TargetLine] = {}
         self.store = store
-        self.has_started = False
+        self.has_started = False  # whether all targets of the start are posted to
+        self._offers = False  # whether new entries are offered
         self._clock, self._took, self._posted = clock, took, posted
         self._absent: dict[str, dict[str, Told]] = {}  # what targets were told that are not in the file now
         self._ends: list[tuple[float, str]] = []  # a heap of alerts by their deadlines
@@ -59,14 +59,18 @@ class Relay:
     async def start(
         self, targets: Mapping[str, RelayTarget], told: Mapping[str, dict[str, Told]], gone: Mapping[str, bytes]
     ) -> None:
-        """Wait until the log was read, then begin to post. `told` and `gone` are those of the state."""
+        """Wait until the log was read, then begin to post. `told` and `gone` are those of the state.
+
+        If this fails, it can be called again.
+        """
         await self.reader.caught_up.wait()
         now = self._clock.now()
-        self._absent = dict(told)
+        self._absent = {name: rows for name, rows in told.items() if name not in self.lines}
         for alert_id, ends_at in {each: row.ends_at for rows in told.values() for each, row in rows.items()}.items():
             self._end_at(alert_id, now.deadline(ends_at))
-        self.has_started = True
+        self._offers = True
         await self.adopt(targets, gone)
+        self.has_started = True
 
     async def adopt(self, targets: Mapping[str, RelayTarget], gone: Mapping[str, bytes] = NO_TARGET) -> None:
         """Use these targets from now on, and offer them the live alerts that they lack (WH11).
@@ -80,9 +84,10 @@ class Relay:
         for name, target in targets.items():
             line = self.lines.get(name)
             if line is None:
-                told = self._absent.pop(name, {})
+                told = self._absent.get(name, {})
                 line = TargetLine(target, self.store, self._clock, told, self._took, self._posted)
                 self.lines[name] = line
+                self._absent.pop(name, None)
                 now = self._clock.now()
                 for alert_id, row in told.items():
                     if row.ends_at <= now.wall_ms and self.live.find(alert_id, now) is None:
@@ -103,7 +108,7 @@ class Relay:
 
     def _apply(self, entry: Entry | Untrusted) -> None:
         alert = self.live.apply(entry, self._clock.now())
-        if alert is not None and self.has_started:
+        if alert is not None and self._offers:
             self._offer(alert)
 
     def _offer(self, alert: LiveAlert) -> None:
@@ -116,22 +121,19 @@ class Relay:
             self._next_end[alert_id] = deadline
             heappush(self._ends, (deadline, alert_id))
 
-    async def sweep_for_ever(self) -> None:
-        """Find alerts that have ended, and forget them an hour later. Never returns."""
-        purge_at = 0.0
-        while True:
-            try:
-                if self.has_started:
-                    self.sweep()
-                    if (now := self._clock.now()).monotonic >= purge_at:
-                        purge_at = now.monotonic + PURGE_S
-                        self.store.purge(now.wall_ms - round((GRACE_S + PURGE_S) * 1000))
-            except Exception as error:
-                logger.error("the search for ended alerts failed: %s; trying again", trace(error))
-            await asyncio.sleep(0 if self.live.behind else SWEEP_S)
+    def sweep_s(self) -> float:
+        """Return the pause until the next `sweep`, in seconds."""
+        return 0 if self.live.behind else SWEEP_S
+
+    def purge(self) -> None:
+        """Have the state forget alerts that ended an hour ago. Call this every PURGE_S seconds."""
+        if self.has_started:
+            self.store.purge(self._clock.now().wall_ms - round((GRACE_S + PURGE_S) * 1000))
 
     def sweep(self) -> None:
         """Tell the lines which alerts have ended, and which are live again because the wall clock was set right."""
+        if not self._offers:
+            return
         now = self._clock.now()
         for returned in self.live.expire(now):
             self._offer(returned)

@@ -155,12 +155,14 @@ class ToldStore:
             await self._some.wait()
             try:
                 await self._write()
-            except sqlite3.Error as error:
+            except Exception as error:
                 if self.error is None:
                     logger.error("--state can't be written (%s); events are sent nevertheless", describe(error))
                 self.error = describe(error)
+                self._some.set()  # also if this is called again
+                if not isinstance(error, sqlite3.Error):
+                    raise
                 await asyncio.sleep(AGAIN_S)
-                self._some.set()
             else:
                 if self.error is not None:
                     logger.warning("--state can be written again")

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 
 from prometheus_client.core import Metric
 
+from .. import tasks
 from ..clock import Clock, SystemClock
 from ..ingest.fetch.checking import check_feed, table
 from ..ingest.fetch.http_client import FeedClient, HostQueues
@@ -55,12 +56,13 @@ async def once(settings: FetchSettings) -> bool:
 async def follow(settings: FetchSettings, listener: socket.socket | None) -> None:
     """Read the feeds until SIGTERM or SIGINT. Serve `/metrics` and `/readyz` on `listener`, if it is not None."""
     from .hangups import hangups  # importing these two takes 0.4 s, and `once` does not need them
-    from .process_metrics import serving_metrics
+    from .process_metrics import serving_metrics, watch_tasks
 
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     process = FetchProcess(settings, SystemClock())
+    watch_tasks(process.metrics)
     async with (
         process.opened(),
         process.running(),
@@ -81,7 +83,7 @@ class FetchProcess:
         self._queues = HostQueues()
         self._node = NodeClient(settings.cap_url, settings.token_file, clock)
         self._readers: dict[str, FeedReader] = {}
-        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._tasks: dict[str, asyncio.Future[None]] = {}
         self.state = FetchState(settings.state)
         self.metrics = Metrics()
         self.outcomes = FetchOutcomes(clock, self.metrics)
@@ -94,7 +96,7 @@ class FetchProcess:
 
     def unready(self) -> list[str]:
         """Return the reasons why the process is not ready."""
-        reasons = self.outcomes.unready()
+        reasons = self.outcomes.unready() + tasks.unready()
         return [*reasons, f"the state can't be written: {self.state.error}"] if self.state.error else reasons
 
     @contextlib.asynccontextmanager
@@ -150,13 +152,10 @@ class FetchProcess:
 
     def _start(self) -> None:
         for name in self._readers.keys() - self._tasks.keys():
-            self._tasks[name] = asyncio.create_task(self._readers[name].run())
+            self._tasks[name] = tasks.start("feed", self._readers[name].run)
 
     async def _end(self, names: Iterable[str]) -> None:
-        tasks = [task for name in list(names) if (task := self._tasks.pop(name, None)) is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await tasks.ended(*(task for name in list(names) if (task := self._tasks.pop(name, None)) is not None))
 
     def _ready(self) -> Iterator[Metric]:
         yield gauge("fetch_ready", "1 if /readyz says 200", not self.unready())

@@ -5,7 +5,7 @@ import contextlib
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 
-from ..stream.server import background
+from .. import tasks
 
 
 @contextlib.asynccontextmanager
@@ -17,17 +17,11 @@ async def hangups(reload: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
     """
     asked, loop = asyncio.Event(), asyncio.get_running_loop()
 
-    async def reload_when_asked() -> None:
-        while True:
-            await asked.wait()
-            asked.clear()
-            await reload()
-
     # Don't use `add_signal_handler` of the loop: closing the loop would restore the default, which ends the process.
     signal.signal(signal.SIGHUP, lambda *_: loop.call_soon_threadsafe(asked.set))
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
     try:
-        async with background(reload_when_asked()):
+        async with tasks.running(reload=tasks.whenever(asked, reload)):
             yield
     finally:
         # Don't use SIG_IGN: Python prints a traceback if the signal comes while SIG_IGN is being set. Block the signal

@@ -22,7 +22,8 @@ from ..auth.jwks_client import fetch_keys
 from ..auth.jwks_refresh import NewerKeys
 from ..config import KeyUrl, Settings
 from ..metrics import counters, gauge
-from ..model.errors import ConfigError, trace
+from ..model.errors import ConfigError
+from ..tasks import Work
 from .runtime_config import RuntimeConfig
 
 logger = logging.getLogger(__name__)
@@ -96,10 +97,12 @@ class KeySource:
             self._is_fetching = True
             try:
                 await self._fetch()
-            except Exception as error:
-                logger.error("signing keys: fetching hit an unexpected error and will be tried again: %s", trace(error))
+            except Exception:
+                self._wanted.set()
                 self._settle()
-            self._is_fetching = False
+                raise
+            finally:
+                self._is_fetching = False
 
     async def _fetch(self) -> None:
         try:
@@ -129,6 +132,11 @@ class KeySource:
         """Yield metrics for Prometheus: the number of fetches by result, and the time of the last successful fetch."""
         yield counters("key_fetches", "Times that the keys at a URL were fetched", "result", self._results.items())
         yield gauge("keys_fetched_timestamp_seconds", "When the keys at a URL were last fetched", self._good_at)
+
+
+def of_source(source: KeySource | None) -> dict[str, Work]:
+    """Return the task that fetches the keys, by name; nothing if there is no source."""
+    return {} if source is None else {"keys": source.run}
 
 
 def source_of(

@@ -13,17 +13,18 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgpack
 
+from .. import tasks
 from ..auth.jwks_refresh import NewerKeys
 from ..config import KeyUrl, Settings
 from ..metrics import Export, Metrics, export
 from ..model.errors import trace
 from .channel import Channel
-from .key_source import source_of
+from .key_source import of_source, source_of
 from .node import Stop
 from .reload_mailbox import ReloadMailbox
 from .runtime_config import RuntimeConfig
@@ -134,12 +135,12 @@ class FrontLink(_Link):
                     await self._heard.wait()
         return self.reports.exports()
 
-    def upkeep(self) -> list[Coroutine[Any, Any, None]]:
-        """Return coroutines that the caller must run for as long as the link is in use.
+    def upkeep(self) -> dict[str, tasks.Work]:
+        """Return tasks that the caller must run for as long as the link is in use.
 
         They check the mailbox, and fetch the keys if they are at a URL.
         """
-        return [self._look_for_ever(), *([] if self.source is None else [self.source.run()])]
+        return {"mailbox": tasks.every(REPORT_S, self._look), **of_source(self.source)}
 
     def _take(self, data: bytes) -> None:
         if data in (ASK, FETCH):
@@ -157,11 +158,6 @@ class FrontLink(_Link):
         ReloadMailbox(self._part.folder, FETCHED).write(keys)
         if os.getppid() == self._part.supervisor:  # otherwise the supervisor has died, and this process will end, too
             os.kill(self._part.supervisor, signal.SIGUSR1)
-
-    async def _look_for_ever(self) -> None:
-        while True:
-            self._look()
-            await asyncio.sleep(REPORT_S)
 
 
 class WorkerLink(_Link):
@@ -193,17 +189,20 @@ class WorkerLink(_Link):
         if self.newer_keys is not None:
             in_force.watch(self.newer_keys.settle)
 
-    async def report_for_ever(self, metrics: Metrics, state: Callable[[], Mapping[str, Any]]) -> None:
-        """Every REPORT_S seconds, send the front a report with the dict that `state` returns.
+    def reporting(self, metrics: Metrics, state: Callable[[], Mapping[str, Any]]) -> Callable[[], None]:
+        """Return a function that sends the front a report with the dict that `state` returns.
 
-        One in METRICS_EVERY reports has the metrics too, and so has a report that the front asks for. Also check the
-        mailbox for a new configuration.
+        Call it every REPORT_S seconds. One in METRICS_EVERY reports has the metrics too, and so has a report that the
+        front asks for. The function also checks the mailbox for a new configuration.
         """
         self._measure = lambda: self.report(state(), metrics)
-        for count in itertools.count():
+        count = itertools.count()
+
+        def report() -> None:
             self._look()
-            self.report(state(), None if count % METRICS_EVERY else metrics)
-            await asyncio.sleep(REPORT_S)
+            self.report(state(), None if next(count) % METRICS_EVERY else metrics)
+
+        return report
 
     def report(self, state: Mapping[str, Any], metrics: Metrics | None) -> None:
         """Send the front a report with `state` and the metrics, if they are given."""

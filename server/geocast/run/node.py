@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .. import tasks
 from ..alertlog import AlertLog, EntryVerifier
 from ..alertlog.memory import MemoryLog
 from ..alertlog.sqlite import SqliteLog
@@ -31,8 +32,9 @@ from ..model.call import CallEntry
 from ..model.errors import ConfigError
 from ..stream.log_reader import PURGE_S, LogHealth
 from ..stream.own_tests import OwnTests
-from ..stream.server import MakeErrands, StreamServer, background
-from .key_source import source_of
+from ..stream.server import MakeErrands, StreamServer
+from .key_source import of_source, source_of
+from .process_metrics import watch_tasks
 from .reload_mailbox import reloading
 from .runtime_config import RuntimeConfig
 from .threads import Threads
@@ -100,16 +102,6 @@ class Stop:
         self.asked.set()
 
 
-async def purge_for_ever(keeper: LogHealth) -> None:
-    """Make the log delete old alerts, once at the start and then every PURGE_S seconds.
-
-    Only one process of a node may run this.
-    """
-    while True:
-        await keeper.purge()
-        await asyncio.sleep(PURGE_S)
-
-
 @contextlib.asynccontextmanager
 async def serving_feed(
     settings: Settings,
@@ -135,8 +127,10 @@ async def serving_feed(
     feed = Feed(settings.feed_url, issuer(), alert_log, clock, keeper, drawer, areas=settings.feed_areas)
     in_force.watch(lambda: feed.adopt(issuer()))
     metrics.watch(feed.metrics)
-    upkeep = background(
-        feed.reader.read_for_ever(), feed.note_the_start(), feed.gallery.draw_for_ever(), feed.sweep_for_ever()
+    upkeep = tasks.running(
+        feed_log_reader=feed.reader.read_for_ever,
+        feed_drawing=feed.draw_for_ever,
+        feed_sweep=tasks.every(feed.sweep_s, feed.sweep),
     )
     async with (
         contextlib.aclosing(drawer),
@@ -242,6 +236,7 @@ async def run(settings: Settings, in_force: RuntimeConfig, listeners: Listeners)
     clock = SystemClock()
     stop = Stop()
     metrics = Metrics()
+    watch_tasks(metrics)
 
     def asked() -> bool:
         return api.requests > 0
@@ -254,6 +249,7 @@ async def run(settings: Settings, in_force: RuntimeConfig, listeners: Listeners)
     async with reloading(in_force, source), opened_log(settings, in_force.trust) as alert_log:
 
         def appended(entry: Entry | CallEntry) -> None:
+            delivery.keeper.worked("written")
             delivery.expect(entry)
 
         calls = calls_of(settings, in_force, alert_log, clock, metrics, appended)
@@ -265,15 +261,16 @@ async def run(settings: Settings, in_force: RuntimeConfig, listeners: Listeners)
         def reads() -> dict[str, float]:
             return by_server(alert_log.metrics())
 
-        expect, unready, degraded = delivery.expect, delivery.unready, delivery.degraded
-        api: ApiContext = api_of(in_force, alert_log, clock, metrics, expect, unready, settings.share, degraded, reads)
+        unready, degraded = delivery.unready, delivery.degraded
+        asked_of = (appended, unready, settings.share, degraded, reads)
+        api: ApiContext = api_of(in_force, alert_log, clock, metrics, *asked_of)
         api.newer_keys = newer_keys
         in_force.watch(delivery.reloaded)
         async with (
             serving(api, listeners.api, listeners.metrics),
             serving_feed(settings, in_force, listeners.feed, alert_log, clock, delivery.keeper, metrics),
             delivery.serving(listeners.streams[0], stop.asked, stop.hurry),
-            background(purge_for_ever(delivery.keeper), *([source.run()] if source else [])),
+            tasks.running(purge=tasks.every(PURGE_S, delivery.keeper.purge), **of_source(source)),
         ):
             if not stop.asked.is_set():  # the signal may have come while the log was being read
                 log_ready(settings)

@@ -4,11 +4,19 @@ import contextlib
 import socket
 from collections.abc import AsyncIterator, Callable
 
+from .. import tasks
 from ..api.health_app import make_health_app
 from ..api.http_server import serve
-from ..metrics import Metrics
+from ..metrics import Metrics, counters
 
 MAX_SCRAPERS = 16
+
+
+def watch_tasks(metrics: Metrics) -> None:
+    """Count the failures of all tasks of the event loop that runs now. Each process calls this once."""
+    tasks.watch_loop()
+    text = "Unexpected errors that have ended a task, or a callback of the event loop"
+    metrics.watch(lambda: [counters("task_failures", text, "task", tasks.failures.items())])
 
 
 @contextlib.asynccontextmanager

@@ -20,21 +20,21 @@ import gc
 import logging
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from prometheus_client import Counter, Histogram
 from prometheus_client.core import Metric
 
+from .. import tasks
 from ..api.http_server import serve
 from ..auth.jwks_refresh import NewerKeys
 from ..auth.tokens import TokenProof, TokenVerifier
 from ..clock import Clock, SystemClock
 from ..config import REDIS_SCHEMES, Settings, bind, bind_shared
 from ..metrics import Metrics, counter, counters, gauge, gauges
-from ..model.errors import StoreUnavailable, trace
+from ..model.errors import StoreUnavailable
 from ..push.addresses import Services, parse_services
 from ..push.device_manager import DeviceManager
 from ..push.devicestore import DeviceStore
@@ -50,10 +50,10 @@ from ..push.shards import Shards, StaticShards
 from ..push.webpush import Vapid, parse_vapid
 from ..stream.log_reader import LogHealth, LogReader
 from ..stream.own_tests import OwnTests
-from ..stream.server import FLUSH_S, GcFreezer, background
-from .key_source import KeySource, source_of
+from ..stream.server import FLUSH_S, GcFreezer
+from .key_source import of_source, source_of
 from .node import Stop, opened_log
-from .process_metrics import serving_metrics
+from .process_metrics import serving_metrics, watch_tasks
 from .reload_mailbox import reloading
 from .runtime_config import RuntimeConfig
 
@@ -122,16 +122,12 @@ async def run_alone(means: PushContext, listener: socket.socket, metrics_listene
     @contextlib.asynccontextmanager
     async def beside(calls: DevicesContext) -> AsyncIterator[None]:
         metrics.watch(lambda: [gauge("push_ready", "1 if /readyz says 200", not calls.unready())])
-        async with serving_metrics(calls.unready, metrics, metrics_listener), background(*_of(source)):
+        async with serving_metrics(calls.unready, metrics, metrics_listener), tasks.running(**of_source(source)):
             yield
 
     async with reloading(in_force, source):
         process = PushProcess(means, metrics, None if source is None else source.newer)
         await process.run(listener, Stop(), *open_devices(means.settings, SystemClock()), beside)
-
-
-def _of(source: KeySource | None) -> list[Coroutine[Any, Any, None]]:
-    return [] if source is None else [source.run()]
 
 
 class PushProcess:
@@ -161,6 +157,7 @@ class PushProcess:
         after the listener was opened, and left before the listener is closed.
         """
         clock, in_force, settings = SystemClock(), self._means.in_force, self._means.settings
+        watch_tasks(self._metrics)
         async with contextlib.AsyncExitStack() as opened:
             alert_log = await opened.enter_async_context(opened_log(self._means.node, in_force.trust))
             store = await opened.enter_async_context(_opened(devices))
@@ -174,7 +171,8 @@ class PushProcess:
             in_force.watch(reloaded.set)
             await opened.enter_async_context(serve(make_app(calls), listener, self._metrics, MAX_CONNECTIONS))
             await opened.enter_async_context(beside(calls))
-            await opened.enter_async_context(background(reader.read_for_ever(), _store_counts_for_ever(waking, keeper)))
+            counts = tasks.every(FLUSH_S, lambda: waking.store_counts(keeper.store))
+            await opened.enter_async_context(tasks.running(log_reader=reader.read_for_ever, counts=counts))
             await _first_of(reader.caught_up, stop.asked)
             if not stop.asked.is_set():
                 collector = GcFreezer(clock)
@@ -182,14 +180,18 @@ class PushProcess:
                     self._means.services, settings.finest_cell, settings.lease_days, settings.max_devices
                 )
                 calls.registering = Registering(waking, self._means.vapid, terms, clock)
-                upkeep = (
-                    shards.attach(waking),
-                    waking.follow(),
-                    _sweep(waking, collector, lambda: reader.applied + len(waking.devices)),
-                    _purge(waking, store, shards, clock),
-                    _recheck(waking, reloaded),
-                )
-                async with background(*upkeep):
+
+                async def sweep() -> None:
+                    await waking.sweep()
+                    collector.look(reader.applied + len(waking.devices), idle=waking.sending.under_way == 0)
+
+                async with tasks.running(
+                    shards=lambda: shards.attach(waking),
+                    devices=waking.follow,
+                    sweep=tasks.every(SWEEP_S, sweep),
+                    purge=tasks.every(PURGE_S, lambda: _purge(waking, store, shards, clock)),
+                    recheck=tasks.whenever(reloaded, waking.recheck),
+                ):
                     await _first_of(waking.has_taken, stop.asked)
                     collector.start()
                     gc.set_threshold(YOUNG)
@@ -256,7 +258,7 @@ class PushProcess:
                 reasons.append("starting: reading the log and the devices")
             if (error := waking.recorder.error or shards.error) is not None:
                 reasons.append(f"store of devices unreachable: {error}")
-            return reasons + keeper.unready() + reader.unready()
+            return [*reasons, *keeper.unready(), *reader.unready(), *tasks.unready()]
 
         means = self._means
         calls = DevicesContext(means.in_force.tokens, clock, self._metrics, means.settings.origins, unready)
@@ -291,43 +293,10 @@ async def _opened(store: DeviceStore) -> AsyncIterator[DeviceStore]:
         await store.stop()
 
 
-async def _sweep(waking: DeviceManager, collector: GcFreezer, arrivals: Callable[[], int]) -> None:
-    while True:
-        try:
-            await waking.sweep()
-            collector.look(arrivals(), idle=waking.sending.under_way == 0)
-        except Exception as error:
-            logger.error("the periodic check of the push devices failed: %s", trace(error))
-        await asyncio.sleep(SWEEP_S)
-
-
-async def _store_counts_for_ever(waking: DeviceManager, keeper: LogHealth) -> None:
-    """Store the counts of pushes in the log every second.
-
-    This also detects that the log can be used again after a failure.
-    """
-    while True:
-        await asyncio.sleep(FLUSH_S)
-        await waking.store_counts(keeper.store)
-
-
 async def _purge(waking: DeviceManager, store: DeviceStore, shards: Shards, clock: Clock) -> None:
-    """Every PURGE_S seconds, delete the delivery records of alerts that have ended from the device store."""
-    while True:
-        with contextlib.suppress(StoreUnavailable):
-            await store.purge(shards.terms.keys(), clock.now().wall_ms, waking.what_is_over())
-        await asyncio.sleep(PURGE_S)
-
-
-async def _recheck(waking: DeviceManager, reloaded: asyncio.Event) -> None:
-    """After each reload, check the tokens of all devices, and forget those whose tokens are no longer valid (WPR9)."""
-    while True:
-        await reloaded.wait()
-        reloaded.clear()
-        try:
-            await waking.recheck()
-        except Exception as error:
-            logger.error("checking the devices' tokens after a reload failed: %s", trace(error))
+    """Delete the delivery records of alerts that have ended from the device store."""
+    with contextlib.suppress(StoreUnavailable):
+        await store.purge(shards.terms.keys(), clock.now().wall_ms, waking.what_is_over())
 
 
 def _stands(tokens: TokenVerifier, record: Record) -> bool | None:

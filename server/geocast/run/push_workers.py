@@ -17,16 +17,16 @@ from pathlib import Path
 
 from prometheus_client.core import Metric
 
+from .. import tasks
 from ..metrics import Metrics, counter, gauge
 from ..push.devicestore.sqlite import SqliteDevices, lock_devices
 from ..push.routes import DevicesContext
 from ..push.shards import StaticShards
-from ..stream.server import background
 from .links import FrontLink, WorkerLink
 from .node import Stop, open_log, opened_log
-from .process_metrics import serving_metrics
+from .process_metrics import serving_metrics, watch_tasks
 from .push import PushContext, PushProcess, comparable
-from .supervising import Reports, Run, WorkerSpec, check, keep_alive
+from .supervising import REPORT_S, Reports, Run, WorkerSpec, check, keep_alive
 
 FRONT = "front"
 
@@ -63,7 +63,8 @@ async def _run_push(part: WorkerSpec, means: PushContext, store: SqliteDevices, 
 
         @contextlib.asynccontextmanager
         async def beside(calls: DevicesContext) -> AsyncIterator[None]:
-            async with background(link.report_for_ever(metrics, lambda: {"unready": calls.unready()})):
+            reporting = link.reporting(metrics, lambda: {"unready": calls.unready()})
+            async with tasks.running(report=tasks.every(REPORT_S, reporting)):
                 yield
 
         shards = StaticShards(number, means.settings.workers)
@@ -75,16 +76,17 @@ async def _run_front(part: WorkerSpec, means: PushContext, names: Sequence[str])
     stop, in_force, ending = Stop(), means.in_force, asyncio.Event()
 
     def unready() -> list[str]:
-        return ["draining"] * ending.is_set() + link.reports.unready()
+        return ["draining"] * ending.is_set() + tasks.unready() + link.reports.unready()
 
     with contextlib.closing(FrontLink(part, names, means.node, in_force, stop, ending.set)) as link:
         metrics = Metrics(link.exports)
+        watch_tasks(metrics)
         if link.source is not None:
             metrics.watch(link.source.metrics)
         metrics.watch(lambda: comparable(in_force))
         metrics.watch(lambda: _metrics_of(link.reports))
         metrics.watch(lambda: [gauge("push_ready", "1 if /readyz says 200", not unready())])
-        async with background(*link.upkeep()), serving_metrics(unready, metrics, part.listeners.get("--metrics")):
+        async with tasks.running(**link.upkeep()), serving_metrics(unready, metrics, part.listeners.get("--metrics")):
             await stop.asked.wait()
             ending.set()
 

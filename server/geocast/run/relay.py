@@ -7,29 +7,27 @@ SIGINT) the process waits for requests under way, for at most `drain_s`, and wri
 import asyncio
 import logging
 import socket
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from prometheus_client import Counter, Histogram
 from prometheus_client.core import Metric
 
-from .. import policy
+from .. import policy, tasks
 from ..approvals.reviewers import NO_REVIEWERS, Reviewers, load_reviewers, refuse_misfits
 from ..approvals.verifier import ApprovalVerifier
 from ..clock import SystemClock
 from ..config import ONE_PROCESS_SCHEMES, Address, Settings
 from ..metrics import Metrics, counters, gauge
-from ..model.errors import ConfigError, text_of, trace
+from ..model.errors import ConfigError, text_of
 from ..policy import Policy
-from ..relay.relaying import Relay
+from ..relay.relaying import PURGE_S, Relay
 from ..relay.targets import RelayTarget, load_targets
-from ..relay.told import ToldStore
+from ..relay.told import Told, ToldStore
 from ..stream.log_reader import LogHealth
-from ..stream.server import FLUSH_S, background
 from .node import Stop, opened_log
-from .process_metrics import serving_metrics
+from .process_metrics import serving_metrics, watch_tasks
 from .reload_mailbox import reloading
 
 logger = logging.getLogger(__name__)
@@ -105,6 +103,7 @@ async def run(settings: RelaySettings, metrics_listener: socket.socket | None) -
     try:
         async with reloading(config, None), opened_log(settings.as_node(), config.trust) as alert_log:
             keeper = LogHealth(alert_log, clock)
+            watch_tasks(metrics)
             relay = Relay(alert_log, clock, keeper, store, *_counted(metrics))
             unready = _unready(relay, keeper)
             metrics.watch(config.metrics)
@@ -112,12 +111,12 @@ async def run(settings: RelaySettings, metrics_listener: socket.socket | None) -
             metrics.watch(lambda: [gauge("relay_ready", "1 if /readyz says 200", not unready())])
             async with (
                 serving_metrics(unready, metrics, metrics_listener),
-                background(
-                    relay.reader.read_for_ever(),
-                    _probe_for_ever(keeper),
-                    store.write_for_ever(),
-                    relay.sweep_for_ever(),
-                    _adopt_for_ever(relay, config, relay.start(config.targets, told, gone)),
+                tasks.running(
+                    log_reader=relay.reader.read_for_ever,
+                    state=store.write_for_ever,
+                    sweep=tasks.every(relay.sweep_s, relay.sweep),
+                    purge=tasks.every(PURGE_S, relay.purge),
+                    targets=lambda: _adopt_for_ever(relay, config, told, gone),
                 ),
             ):
                 await stop.asked.wait()
@@ -127,23 +126,13 @@ async def run(settings: RelaySettings, metrics_listener: socket.socket | None) -
         await store.stop()
 
 
-async def _adopt_for_ever(relay: Relay, config: RelayConfig, start: Coroutine[Any, Any, None]) -> None:
-    await start
-    logger.info("ready: %d targets", len(relay.lines))
-    while True:
-        await config.changed.wait()
-        config.changed.clear()
-        try:
-            await relay.adopt(config.targets)
-        except Exception as error:
-            logger.error("using the reloaded targets failed: %s", trace(error))
-
-
-async def _probe_for_ever(keeper: LogHealth) -> None:
-    """Find out every second whether the log can be used again after a failure."""
-    while True:
-        await asyncio.sleep(FLUSH_S)
-        await keeper.store({})
+async def _adopt_for_ever(
+    relay: Relay, config: RelayConfig, told: Mapping[str, dict[str, Told]], gone: Mapping[str, bytes]
+) -> None:
+    if not relay.has_started:
+        await relay.start(config.targets, told, gone)
+        logger.info("ready: %d targets", len(relay.lines))
+    await tasks.whenever(config.changed, lambda: relay.adopt(config.targets))()
 
 
 def _counted(metrics: Metrics) -> tuple[Callable[[float], None], Callable[[str, str], None]]:
@@ -159,6 +148,6 @@ def _unready(relay: Relay, keeper: LogHealth) -> Callable[[], list[str]]:
         reasons = [] if relay.has_started else ["starting: reading the log"]
         if relay.store.error is not None:
             reasons.append(f"the state can't be written: {relay.store.error}")
-        return reasons + keeper.unready() + relay.reader.unready()
+        return [*reasons, *keeper.unready(), *relay.reader.unready(), *tasks.unready()]
 
     return unready

@@ -30,7 +30,6 @@ Rule 8  The supervisor alone reads keys, revoked tokens, policy and publishers, 
         that receives a token with an unknown key asks the api process to fetch.
 """
 
-import asyncio
 import contextlib
 import logging
 import socket
@@ -40,19 +39,21 @@ from typing import Any
 
 from prometheus_client.core import Metric
 
+from .. import tasks
 from ..alertlog import AlertLog
 from ..api.routes_alerts import serving
-from ..clock import SystemClock
+from ..clock import Clock, SystemClock
 from ..config import Listeners, Settings
 from ..metrics import Metrics, by_server, counter, gauge
 from ..model.alert import Entry, Untrusted
 from ..model.call import CallEntry
 from ..stream.live_alerts import LiveAlerts
-from ..stream.log_reader import LogHealth, LogReader
+from ..stream.log_reader import PURGE_S, LogHealth, LogReader
 from ..stream.own_tests import OwnTests
-from ..stream.server import FLUSH_S, StreamServer, background
+from ..stream.server import FLUSH_S, StreamServer
 from .links import FrontLink, WorkerLink
-from .node import Stop, api_of, calls_of, log_ready, open_log, opened_log, purge_for_ever, serving_feed
+from .node import Stop, api_of, calls_of, log_ready, open_log, opened_log, serving_feed
+from .process_metrics import watch_tasks
 from .runtime_config import RuntimeConfig
 from .supervising import REPORT_S, Reports, Run, WorkerSpec, check, keep_alive
 
@@ -102,6 +103,7 @@ def _names(settings: Settings) -> list[str]:
 async def _run_stream(part: WorkerSpec, shared: _Shared) -> None:
     stop = Stop()
     metrics = Metrics()
+    watch_tasks(metrics)
     async with opened_log(shared.settings, shared.in_force.trust) as alert_log:
         metrics.watch(shared.in_force.trust.metrics)
         clock, in_force = SystemClock(), shared.in_force
@@ -111,6 +113,7 @@ async def _run_stream(part: WorkerSpec, shared: _Shared) -> None:
             alert_log.nudge()
 
         def appended(_entry: Entry | CallEntry) -> None:
+            delivery.keeper.worked("written")
             alert_log.nudge()
             for name in _names(shared.settings):
                 if name != part.name:
@@ -134,8 +137,10 @@ async def _run_stream(part: WorkerSpec, shared: _Shared) -> None:
                 reads = by_server(alert_log.metrics())
                 return {"unready": delivery.unready(), "degraded": delivery.degraded(), "reads": reads}
 
-            reporting = link.report_for_ever(metrics, state)
-            async with background(reporting), delivery.serving(part.listeners["--stream"], stop.asked, stop.hurry):
+            async with (
+                tasks.running(report=tasks.every(REPORT_S, link.reporting(metrics, state))),
+                delivery.serving(part.listeners["--stream"], stop.asked, stop.hurry),
+            ):
                 if not stop.asked.is_set():  # the signal may have come while the log was being read
                     logger.info("process %s is ready", part.name)
                     link.report(state(), metrics)
@@ -167,6 +172,7 @@ class _ApiProcess:
         self._link = FrontLink(part, names, shared.settings, in_force, stop, self._end, self._reported)
         reports, source = self._link.reports, self._link.source
         metrics = Metrics(self._link.exports)
+        watch_tasks(metrics)
         metrics.watch(alert_log.metrics)
         metrics.watch(lambda: _metrics_of(reports))
         asked = (self._appended, self._unready, shared.settings.share, reports.degraded, reports.reads)
@@ -196,8 +202,12 @@ class _ApiProcess:
     async def running(self, listeners: Mapping[str, socket.socket]) -> AsyncIterator[None]:
         """Serve the API, the metrics and the public feed on these sockets while the block runs."""
         api = self.api
-        following = [self._follow_for_ever()] if self._settings.reviewers is not None else []
-        upkeep = background(self._watch_log(), purge_for_ever(self._keeper), *self._link.upkeep(), *following)
+        upkeep = tasks.running(
+            log_watch=tasks.every(FLUSH_S, lambda: self._keeper.store({})),
+            purge=tasks.every(PURGE_S, self._keeper.purge),
+            **self._link.upkeep(),
+            **self._following(),
+        )
         public = serving_feed(
             self._settings, self._in_force, listeners.get("--feed"), api.alert_log, api.clock, self._keeper, api.metrics
         )
@@ -205,23 +215,21 @@ class _ApiProcess:
             yield
 
     def _appended(self, _entry: Entry | CallEntry) -> None:
+        self._keeper.worked("written")
         self._link.send_to_all(b"")
 
     def _unready(self) -> list[str]:
         draining = ["draining"] if self.api.drain.begun else []
-        return draining + self._keeper.unready() + self._link.reports.unready()
+        return draining + self._keeper.unready() + tasks.unready() + self._link.reports.unready()
 
-    async def _watch_log(self) -> None:
-        while True:
-            await self._keeper.store({})
-            await asyncio.sleep(FLUSH_S)
-
-    async def _follow_for_ever(self) -> None:
-        """Follow the log, so that the verifier of this process knows the same live alerts as the stream processes.
+    def _following(self) -> dict[str, tasks.Work]:
+        """Return tasks that follow the log, so that the verifier knows the same live alerts as the stream processes.
 
         Example: an alert with one approval is live when a reload makes two approvals mandatory. The stream processes
         keep the alert, and the API process must accept it too, so that it can be cancelled (HD7).
         """
+        if self._settings.reviewers is None:
+            return {}
         live, clock = LiveAlerts(1), self.api.clock
 
         def apply(entry: Entry | Untrusted) -> None:
@@ -229,10 +237,14 @@ class _ApiProcess:
                 alert.pack()
 
         reader = LogReader(self.api.alert_log, clock, live, apply, self._keeper)
-        async with background(reader.read_for_ever()):
-            while True:
-                live.expire(clock.now())
-                await asyncio.sleep(0 if live.behind else REPORT_S)
+        return {
+            "log_reader": reader.read_for_ever,
+            "sweep": tasks.every(lambda: 0 if live.behind else REPORT_S, lambda: _expire(live, clock)),
+        }
+
+
+def _expire(live: LiveAlerts, clock: Clock) -> None:
+    live.expire(clock.now())
 
 
 def _metrics_of(reports: Reports) -> Iterator[Metric]:

@@ -26,11 +26,12 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 
+from .. import tasks
 from ..alertlog import HEARTBEAT_S, AlertLog, Counts, Positioned
 from ..clock import Clock
 from ..model.alert import Entry, OtherKind, Untrusted
 from ..model.call import CallEntry
-from ..model.errors import LogUnavailable, trace
+from ..model.errors import LogUnavailable
 from .live_alerts import LiveAlerts
 
 logger = logging.getLogger(__name__)
@@ -53,23 +54,21 @@ class LogHealth:
     """
 
     def __init__(self, alert_log: AlertLog, clock: Clock) -> None:
-        self.error: str | None = None  # why the last attempt to write or read failed; None if it succeeded
+        self._errors: dict[str, str] = {}  # "read" or "written" -> why the last attempt failed
         self._log = alert_log
         self._clock = clock
 
     async def store(self, counts: Mapping[str, Counts]) -> bool:
         """Store delivery counts in the log, and return whether that succeeded.
 
-        Call this method regularly, even with no counts: it detects that the log can be used again after a failure.
+        Call this method regularly, even with no counts: it detects whether the log can be written.
         """
         try:
             await self._log.add_counts(counts)
         except LogUnavailable as error:
             self.failed("written", error)
             return False
-        if self.error is not None:
-            logger.warning("the alert log can be used again")
-            self.error = None
+        self.worked("written")
         return True
 
     async def purge(self) -> None:
@@ -79,19 +78,25 @@ class LogHealth:
         """
         with contextlib.suppress(LogUnavailable):
             await self._log.purge(self._clock.now().wall_ms)
+            self.worked("written")
 
     def failed(self, what: str, error: LogUnavailable) -> None:
         """Record that an attempt to read or write the alert log failed.
 
         `what` is "read" or "written". Only the first of several failures in a row is logged.
         """
-        if self.error is None:
+        if not self._errors:
             logger.error("the alert log can't be %s (%s); trying again", what, error)
-        self.error = str(error)
+        self._errors[what] = str(error)
+
+    def worked(self, what: str) -> None:
+        """Record that the alert log was read or written. Everybody who has done so calls this, so no error stays."""
+        if self._errors.pop(what, None) is not None and not self._errors:
+            logger.warning("the alert log can be used again")
 
     def unready(self) -> list[str]:
         """Return the reasons why a process that needs the log is not ready; an empty list if the log can be used."""
-        return [] if self.error is None else [f"log unreachable: {self.error}"]
+        return [f"log unreachable: {error}" for error in dict.fromkeys(self._errors.values())]
 
 
 class LogReader:
@@ -140,35 +145,20 @@ class LogReader:
     async def read_for_ever(self) -> None:
         """Apply every entry of the log as it appears, forever, except entries of alerts that ended before the start.
 
-        After an error, which is logged, reading continues with the entry after the last one applied.
+        After an error, reading continues with the entry after the last one applied. Meanwhile the approvals of the live
+        alerts are checked again, from memory, whenever keys or policy change (HD17).
+
+        Example: Redis is down, and a reviewer's key is revoked. The alerts that only this reviewer approved must be
+        withdrawn without waiting for Redis.
         """
-        self._left_out_until = self._clock.now().wall_ms
-        verifying = asyncio.get_running_loop().create_task(self._verify_live_for_ever())
-        try:
+        self._left_out_until = self._left_out_until or self._clock.now().wall_ms
+        async with tasks.running(verification=tasks.whenever(self._verifier_changed, self._verify_live)):
             while True:
                 try:
                     await self._read()
                 except LogUnavailable as error:
                     self._keeper.failed("read", error)
-                except Exception as error:
-                    logger.error("reading the alert log failed: %s", trace(error))
                 await asyncio.sleep(RETRY_S)
-        finally:
-            verifying.cancel()
-
-    async def _verify_live_for_ever(self) -> None:
-        """Check the approvals of the live alerts again, from memory, whenever keys or policy change (HD17).
-
-        Example: Redis is down, and a reviewer's key is revoked. The alerts that only this reviewer approved must be
-        withdrawn without waiting for Redis.
-        """
-        while True:
-            await self._verifier_changed.wait()
-            self._verifier_changed.clear()
-            try:
-                await self._verify_live()
-            except Exception as error:
-                logger.error("verifying the live alerts under the new keys or policy failed: %s", trace(error))
 
     async def _verify_live(self) -> None:
         """Check the approvals of all live alerts again. Let the event loop run after every VERIFY_AT_ONCE alerts."""
@@ -187,12 +177,14 @@ class LogReader:
         async with contextlib.aclosing(batches):
             async for batch in batches:
                 self._last_batch_at = time.monotonic()
+                self._keeper.worked("read")
                 if batch:
                     await self._apply_all(batch)
                 else:
                     self.caught_up.set()
                 await self._reread_if_clock_was_ahead()
                 await self._verify_again()
+                tasks.works()
 
     async def _apply_all(self, batch: Sequence[Positioned]) -> None:
         """Apply a batch of entries.

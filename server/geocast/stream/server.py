@@ -22,11 +22,11 @@ import gc
 import logging
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 
 from prometheus_client.core import Metric
 
-from .. import config
+from .. import config, tasks
 from ..alertlog import AlertLog, Counts
 from ..auth.jwks_refresh import NewerKeys
 from ..auth.tokens import TokenVerifier
@@ -66,7 +66,6 @@ DRAIN_BATCH = 128  # number of sessions that are closed with 1012 at a time
 RECHECK_BATCH = 256  # number of sessions whose tokens are checked in one turn of the loop: 6 ms if all end
 UNSAID_SHARE = 1 / 10  # the part of all descriptors that connections before their `hello` may use
 FREEZE_EVERY = 500  # number of arrivals (connections, entries) between two freezes; each takes 0.4 ms
-CANCEL_AGAIN_S = 10.0  # if a task has not ended after this time, it is cancelled again
 THAW_S = 3600.0  # time between collections of all objects, which take 22 ms for 15,000 sessions
 
 
@@ -268,9 +267,13 @@ class StreamServer:
         The block starts when the log has been read and connections are accepted, or when `stop` is set earlier. Setting
         `hurry` cuts the drain short.
         """
-        more = [] if self._errands is None else [self._errands.run()]
-        async with background(
-            self._reader.read_for_ever(), self._tick(), self._store_counts_for_ever(), self._recheck_for_ever(), *more
+        more = {} if self._errands is None else {"calls": self._errands.run}
+        async with tasks.running(
+            log_reader=self._reader.read_for_ever,
+            tick=self._tick,
+            counts=tasks.every(FLUSH_S, self._store_counts),
+            recheck=tasks.whenever(self._reloaded, self._recheck_all),
+            **more,
         ):
             await _first_of(float("inf"), self._reader.caught_up, stop)
             self._collector.start()  # all live alerts of the start exist now, so they are frozen with the rest
@@ -294,8 +297,7 @@ class StreamServer:
         """Return the reasons why the stream side is not ready, for `/readyz`; an empty list if it is ready."""
         reasons = ["draining"] if self._stream.draining else []
         reasons += [] if self._reader.caught_up.is_set() else ["starting: reading the log"]
-        reasons += self.keeper.unready()
-        return reasons + self._reader.unready()
+        return [*reasons, *self.keeper.unready(), *self._reader.unready(), *tasks.unready()]
 
     def degraded(self) -> int:
         """Return how many calls for help have entries that this process has no key to decrypt (HD8)."""
@@ -328,19 +330,17 @@ class StreamServer:
         if self._errands is not None:
             self._errands.read(entry, self._reader.position)
 
-    async def _store_counts_for_ever(self) -> None:
-        while True:
-            await asyncio.sleep(FLUSH_S)
-            await self._store_counts()
-
     async def _store_counts(self) -> None:
         """Store in the log how often alerts were sent and acknowledged since the last call.
 
         If the log can't be used, keep the counts for the next call.
         """
-        counts = self._hub.take_counts()
-        if not await self.keeper.store(counts):
-            self._hub.live.put_back_counts(counts)
+        counts, is_stored = self._hub.take_counts(), False
+        try:
+            is_stored = await self.keeper.store(counts)
+        finally:
+            if not is_stored:
+                self._hub.live.put_back_counts(counts)
 
     # ---- periodic work -------------------------------------------------------------------------------------------
 
@@ -351,29 +351,24 @@ class StreamServer:
             due = time.monotonic() + pause_s
             await asyncio.sleep(pause_s)
             self._metrics.loop_lag.observe(max(0.0, time.monotonic() - due))
-            try:
-                self._watch_the_clock()
-                self._stream.sweep()
-                if self._hub.busy:
-                    self._pump.wake()
-                self._collector.look(self._stream.arrivals + self._reader.applied, self._pump.idle.is_set())
-            except Exception as error:
-                logger.error("the periodic check of sessions and alerts failed: %s", trace(error))
+            self._watch_the_clock()
+            self._stream.sweep()
+            if self._hub.busy:
+                self._pump.wake()
+            self._collector.look(self._stream.arrivals + self._reader.applied, self._pump.idle.is_set())
+            tasks.works()
 
-    async def _recheck_for_ever(self) -> None:
-        """After each reload, check the tokens of all sessions again, forever.
+    async def _recheck_all(self) -> None:
+        """Check the tokens of all sessions again, after a reload.
 
         Let the event loop run between groups of sessions. Sessions that start meanwhile need no check, because their
         tokens are verified with the new keys already.
         """
-        while True:
-            await self._reloaded.wait()
-            self._reloaded.clear()
-            connections = list(self._stream.all)
-            for start in range(0, len(connections), RECHECK_BATCH):
-                for connection in connections[start : start + RECHECK_BATCH]:
-                    _recheck(connection)
-                await asyncio.sleep(0)
+        connections = list(self._stream.all)
+        for start in range(0, len(connections), RECHECK_BATCH):
+            for connection in connections[start : start + RECHECK_BATCH]:
+                _recheck(connection)
+            await asyncio.sleep(0)
 
     def _pause_s(self) -> float:
         """Return the number of seconds until deadlines must be checked again.
@@ -473,18 +468,3 @@ async def _first_of(deadline: float, *events: asyncio.Event) -> None:
 
 def _labels(values: Mapping[int, int]) -> list[tuple[str, float]]:
     return [(str(key), value) for key, value in values.items()]
-
-
-@contextlib.asynccontextmanager
-async def background(*coroutines: Coroutine[object, object, None]) -> AsyncIterator[None]:
-    """Run these coroutines as tasks while the block runs. Cancel them when the block ends, with or without an error."""
-    tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
-    try:
-        yield
-    finally:
-        pending = set(tasks)
-        while pending:  # a library may lose a cancellation, as `asyncio.wait_for` of Python 3.11 does
-            for task in pending:
-                task.cancel()
-            _, pending = await asyncio.wait(pending, timeout=CANCEL_AGAIN_S)
-        await asyncio.gather(*tasks, return_exceptions=True)
