@@ -1,5 +1,6 @@
 """Recipients of live alerts: flags, acknowledgements, `holding`, and what is counted (protocol, R1 to R8 and H7)."""
 
+import numpy as np
 import pytest
 from stream.rows import HALF_HOUR_S, rows
 from support.fakes import a_cancel, a_revision
@@ -173,39 +174,57 @@ def test_revisions_that_a_client_already_has_do_not_count_as_sent(alerts, clock)
 
 def test_unknown_alert_named_in_hello_is_remembered_for_30_s(alerts, clock):
     """The node may be behind, and learn of the alert later (R5e)."""
-    alerts.remember_holding("a-1", 3, 7, 2, clock.now())
-    alerts.remember_holding("a-1", 4, 1, 5, clock.now())
-    alerts.drop_holdings(clock.advance(HOLDING_S - 0.001))
-    assert sorted(alerts.take_holdings("a-1")) == [(3, 7, 2), (4, 1, 5)]
-    assert list(alerts.take_holdings("a-1")) == []
+    alerts.holdings.remember(3, 7, {"a-1": 2}, clock.now())
+    alerts.holdings.remember(4, 1, {"a-1": 5}, clock.now())
+    alerts.holdings.expire(clock.advance(HOLDING_S - 0.001))
+    assert sorted(alerts.holdings.take("a-1")) == [(3, 7, 2), (4, 1, 5)]
+    assert list(alerts.holdings.take("a-1")) == []
 
 
 def test_unknown_alert_named_in_hello_is_forgotten_after_30_s(alerts, clock):
     """The node may be behind for that long (R5e)."""
-    alerts.remember_holding("a-1", 3, 7, 2, clock.now())
-    alerts.remember_holding("a-2", 3, 7, 2, clock.advance(1))
-    alerts.drop_holdings(clock.advance(HOLDING_S - 1))
-    assert list(alerts.take_holdings("a-1")) == []
-    assert list(alerts.take_holdings("a-2")) == [(3, 7, 2)]
+    alerts.holdings.remember(3, 7, {"a-1": 2}, clock.now())
+    alerts.holdings.remember(3, 7, {"a-2": 2}, clock.advance(1))
+    alerts.holdings.expire(clock.advance(HOLDING_S - 1))
+    assert list(alerts.holdings.take("a-1")) == []
+    assert list(alerts.holdings.take("a-2")) == [(3, 7, 2)]
 
 
 def test_reconnecting_client_with_an_unknown_alert_gets_30_s_of_its_own(alerts, clock):
     """A client that reconnects at once may get its old row (place in the hub's tables) again (R5e)."""
-    alerts.remember_holding("a-1", 3, 7, 2, clock.now())
-    alerts.remember_holding("a-1", 3, 8, 2, clock.advance(20))
-    alerts.drop_holdings(clock.advance(HOLDING_S - 20))
-    assert list(alerts.take_holdings("a-1")) == [(3, 8, 2)]
+    alerts.holdings.remember(3, 7, {"a-1": 2}, clock.now())
+    alerts.holdings.remember(3, 8, {"a-1": 2}, clock.advance(20))
+    alerts.holdings.expire(clock.advance(HOLDING_S - 20))
+    assert list(alerts.holdings.take("a-1")) == [(3, 8, 2)]
 
 
 def test_number_of_remembered_unknown_alerts_is_limited(alerts, clock, monkeypatch):
     """Beyond MAX_HOLDINGS no unknown alert is remembered (R5e)."""
     monkeypatch.setattr(live_alerts, "MAX_HOLDINGS", 2)
     for row in range(4):
-        alerts.remember_holding("a-1", row, 0, 1, clock.now())
-    assert [row for row, _, _ in alerts.take_holdings("a-1")] == [0, 1]
-    alerts.drop_holdings(clock.advance(HOLDING_S))
-    alerts.remember_holding("a-1", 5, 0, 1, clock.now())
-    assert [row for row, _, _ in alerts.take_holdings("a-1")] == [5]
+        alerts.holdings.remember(row, 0, {"a-1": 1}, clock.now())
+    assert [row for row, _, _ in alerts.holdings.take("a-1")] == [0, 1]
+    alerts.holdings.expire(clock.advance(HOLDING_S))
+    alerts.holdings.remember(5, 0, {"a-1": 1}, clock.now())
+    assert [row for row, _, _ in alerts.holdings.take("a-1")] == [5]
+
+
+def test_client_that_lists_few_unknown_alerts_is_not_crowded_out_by_those_that_list_many(alerts, clock):
+    """Whoever invents alerts displaces only what others have invented (R5e, HD6)."""
+    for row in range(400):
+        alerts.holdings.remember(row, 0, {f"invented-{row}-{number}": 1 for number in range(256)}, clock.now())
+    alerts.holdings.remember(500, 0, {f"a-{number}": 3 for number in range(5)}, clock.now())
+    for row in range(600, 1400):
+        alerts.holdings.remember(row, 0, {f"invented-{row}-{number}": 1 for number in range(256)}, clock.now())
+    assert [alerts.holdings.take(f"a-{number}") for number in range(5)] == [[(500, 0, 3)]] * 5
+    assert sum(bool(alerts.holdings.take(f"invented-0-{number}")) for number in range(256)) > 5
+
+
+def test_what_a_client_has_listed_is_forgotten_when_it_leaves(alerts, clock):
+    """Sessions that end at once take no room (R5e)."""
+    alerts.holdings.remember(3, 0, {"a-1": 1, "a-2": 1}, clock.now())
+    alerts.forget(np.array([3], np.int32))
+    assert alerts.holdings.take("a-1") == []
 
 
 # ---- counts of deliveries and acknowledgements -------------------------------------------------------------------

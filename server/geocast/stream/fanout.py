@@ -287,14 +287,16 @@ class FanOut:
         2 is current. B sends it revision 2 even if the phone has left the area meanwhile. If B has not read the alert
         from the log yet, B remembers the client's statement, and `launch` applies it later.
         """
-        epoch = int(self._epoch[row])
+        unknown = {}
         for alert_id, held in holding.items():
             alert = self.live.find(alert_id, now)
             if alert is None:
-                self.live.remember_holding(alert_id, row, epoch, held, now)
+                unknown[alert_id] = held
             elif self.may_see(row, alert):
                 alert.trust_holding(row, held)
                 self._miss(row, alert)
+        if unknown:
+            self.live.holdings.remember(row, int(self._epoch[row]), unknown, now)
 
     def may_see(self, row: int, alert: LiveAlert) -> bool:
         """Return whether the recipient in this row may be sent the alert.
@@ -400,7 +402,7 @@ class FanOut:
             self._finished(flight)
             alert.pack()
             return
-        for row, epoch, held in self.live.take_holdings(alert.id):
+        for row, epoch, held in self.live.holdings.take(alert.id):
             if epoch == self._epoch[row] and self.may_see(row, alert):
                 alert.trust_holding(row, held)
         if alert in self._newest_waiting and self._newest_waiting[alert].number == alert.number:
@@ -636,7 +638,7 @@ class FanOut:
         """
         for alert in self.live.expire(now):
             self.launch(alert, now)
-        self.live.drop_holdings(now)
+        self.live.holdings.expire(now)
         self._clear_rows()
 
     def _clear_rows(self) -> None:

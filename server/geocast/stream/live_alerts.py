@@ -75,9 +75,10 @@ Rule 10  After a believed cancel, all other entries of the alert are ignored, wh
          3. The alert stays cancelled.
 """
 
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from heapq import heappop, heappush
+from itertools import islice
 from sys import intern
 
 import numpy as np
@@ -104,7 +105,7 @@ GONE_PARTS = 32
 MAX_EARLY = 10_000  # limit on cancels that are kept because they came before their alerts (Rule 6)
 MAX_UNBELIEVED = 10_000  # limit on alerts without a believed revision (Rule 9)
 HOLDING_S = 30.0  # how long a client's statement that it has an unknown alert is remembered
-MAX_HOLDINGS = 100_000  # limit on such statements that are remembered at a time
+MAX_HOLDINGS = 100_000  # limit on the alerts in such statements that are remembered at a time
 
 
 class _Shared:
@@ -522,6 +523,87 @@ class _Gone:
         return self._newer[part].get(key) or self._older[part].get(key, 0)
 
 
+class Holdings:
+    """What clients say they have of alerts that this process does not know yet, for HOLDING_S seconds (R5e).
+
+    Example: node A sends a phone an alert and dies. The phone reconnects to node B, which reads the alert from the log
+    100 ms later. B does not send the alert to the phone a second time, and if it is cancelled, B sends the phone the
+    cancel.
+
+    At most MAX_HOLDINGS alerts are remembered. If that is not enough, those rows lose some that have the most.
+    Example: 400 sessions of one phone list 256 alerts each, all invented. Of these, 128 and later 64 are remembered;
+    of five that another phone lists, all.
+    """
+
+    def __init__(self) -> None:
+        self._rows: dict[int, tuple[float, int, dict[str, int]]] = {}  # row -> (time, epoch, revisions); oldest first
+        self._by_id: dict[str, dict[int, None]] = {}  # alert id -> the rows that have it
+        self._size = 0
+        self._most = MAX_HOLDINGS  # how many alerts of one row are remembered now
+
+    def remember(self, row: int, epoch: int, holding: Mapping[str, int], now: Now) -> None:
+        """Remember that the client in this row says it has these revisions of alerts, in a dict by id.
+
+        `epoch` distinguishes the session from later sessions in the same row.
+        """
+        _, before, known = self._rows.get(row, (0.0, epoch, {}))
+        self.forget([row])
+        holding = {**known, **holding} if before == epoch else holding
+        if self._size + min(len(holding), self._most) > MAX_HOLDINGS:
+            self._make_room()
+        kept = dict(islice(holding.items(), min(self._most, MAX_HOLDINGS - self._size)))
+        if kept:
+            self._rows[row] = now.monotonic + HOLDING_S, epoch, kept
+            self._size += len(kept)
+            for alert_id in kept:
+                self._by_id.setdefault(alert_id, {})[row] = None
+
+    def _make_room(self) -> None:
+        """Cut rows to half of what the longest row has, until a sixteenth is free: a few ms at most."""
+        while self._most > 1 and self._size > MAX_HOLDINGS * 15 // 16:
+            self._most = max(1, max(len(known) for _, _, known in self._rows.values()) // 2)
+            for row, (_, _, known) in self._rows.items():
+                for alert_id in list(islice(known, self._most, None)):
+                    self._drop(row, alert_id, known)
+                if self._size <= MAX_HOLDINGS * 15 // 16:
+                    break
+
+    def _drop(self, row: int, alert_id: str, known: dict[str, int]) -> int:
+        self._size -= 1
+        rows = self._by_id[alert_id]
+        del rows[row]
+        if not rows:
+            del self._by_id[alert_id]
+        return known.pop(alert_id)
+
+    def take(self, alert_id: str) -> list[tuple[int, int, int]]:
+        """Return the sessions whose clients have said that they have this alert, and forget this.
+
+        Each session is a tuple (row, epoch, revision). The epoch distinguishes sessions that used the same row one
+        after the other.
+        """
+        found = []
+        for row in list(self._by_id.get(alert_id, ())):
+            _, epoch, known = self._rows[row]
+            found.append((row, epoch, self._drop(row, alert_id, known)))
+        return found
+
+    def forget(self, rows: Iterable[int]) -> None:
+        """Forget what the clients in these rows have said."""
+        for row in rows:
+            if row in self._rows:
+                _, _, known = self._rows.pop(row)
+                for alert_id in list(known):
+                    self._drop(row, alert_id, known)
+
+    def expire(self, now: Now) -> None:
+        """Forget what was said more than HOLDING_S seconds ago."""
+        while self._rows and self._rows[row := next(iter(self._rows))][0] <= now.monotonic:
+            self.forget([row])
+        if self._size <= MAX_HOLDINGS // 4:
+            self._most = MAX_HOLDINGS
+
+
 class LiveAlerts:
     """All alerts that a process keeps: the live ones, and some others that may still be needed.
 
@@ -550,8 +632,7 @@ class LiveAlerts:
         # the wall clock is at most the alert's end plus this value; `suspended` relies on that.
         self._clock_gap_s = float("-inf")
         self.missed_until = 0  # the latest end, in ms since 1970, of the alerts that were not kept (Rule 4)
-        self._holdings: dict[str, dict[int, tuple[int, int]]] = {}  # unknown id -> row -> (row's epoch, revision)
-        self._holding_times: deque[tuple[float, str, int, int]] = deque()
+        self.holdings = Holdings()
         self._counts: dict[str, Counts] = {}  # counts of alerts that have ended since the last `take_counts`
 
     def __len__(self) -> int:
@@ -794,41 +875,7 @@ class LiveAlerts:
     def forget(self, rows: Rows) -> None:
         """Invalidate the flags of these rows in all alerts at once, so that other sessions can use the rows."""
         self._shared.departures.note(rows)
-
-    # ---- alerts that clients have and this node does not know yet --------------------------------------------------
-
-    def remember_holding(self, alert_id: str, row: int, epoch: int, held: int, now: Now) -> None:
-        """Remember that a client says it has revision `held` of an alert that this process does not know yet (R5e).
-
-        The client's statement is remembered for HOLDING_S seconds. `row` is the client's session, and `epoch`
-        distinguishes the session from later sessions in the same row. If MAX_HOLDINGS statements are stored already,
-        this one is ignored.
-
-        Example: node A sends a phone an alert and dies. The phone reconnects to node B, which reads the alert from the
-        log 100 ms later. B does not send the alert to the phone a second time, and if it is cancelled, B sends the
-        phone the cancel.
-        """
-        if len(self._holding_times) < MAX_HOLDINGS:
-            self._holdings.setdefault(alert_id, {})[row] = (epoch, held)
-            self._holding_times.append((now.monotonic + HOLDING_S, alert_id, row, epoch))
-
-    def take_holdings(self, alert_id: str) -> Iterable[tuple[int, int, int]]:
-        """Return the sessions whose clients have said that they have this alert, and forget these statements.
-
-        Each session is a tuple (row, epoch, revision). The epoch distinguishes sessions that used the same row one
-        after the other.
-        """
-        return [(row, epoch, held) for row, (epoch, held) in self._holdings.pop(alert_id, {}).items()]
-
-    def drop_holdings(self, now: Now) -> None:
-        """Forget what clients have said about unknown alerts more than HOLDING_S seconds ago."""
-        while self._holding_times and self._holding_times[0][0] <= now.monotonic:
-            _, alert_id, row, epoch = self._holding_times.popleft()
-            if claims := self._holdings.get(alert_id):
-                if row in claims and claims[row][0] == epoch:
-                    del claims[row]
-                if not claims:
-                    del self._holdings[alert_id]
+        self.holdings.forget(rows.tolist())
 
     # ---- delivery counts -----------------------------------------------------------------------------------------
 
