@@ -545,6 +545,7 @@ LEFT_OUT = {
     "geocast_cap_messages_total": "with --cap-sources only",
     "geocast_build_info": "the release of a node, which is looked up but not watched",
     "geocast_feed_alerts": "with --feed only",
+    "geocast_feed_alerts_left_out": "with --feed only",
     "geocast_feed_answers_total": "with --feed only",
     "geocast_feed_app_requests_total": "with --feed-areas only",
     "geocast_held_total": "requests that a desk had to confirm, which are also among the refusals by type",

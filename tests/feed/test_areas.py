@@ -1,13 +1,15 @@
 """The requests of weather apps: which alerts are in a box, in which order, and their messages (rules FA1 to FA4)."""
 
+import random
 import uuid
+from decimal import Decimal
 
 import pytest
 from lxml import etree
 from support.fakes import DALLAS, NOON_MS, FakeClock, a_cancel, a_revision
 
 from geocast.alertlog.memory import MemoryLog
-from geocast.feed import cap
+from geocast.feed import areas, cap
 from geocast.feed.areas import Areas, uuid_of
 from geocast.model import problems
 from geocast.model.alert import Circle, OtherShape, Polygon
@@ -112,6 +114,47 @@ async def test_box_is_widened_to_a_grid_before_it_is_used():
     await feed.accept(a_revision("a-1", area=(Circle(50.0001, 8.0001, 5.0),)))
     assert await feed.inside(50.0080, 50.0082, 8.0080, 8.0082) == [uuid_of("a-1", 1)]
     assert await feed.inside(50.0101, 50.0102, 8.0080, 8.0082) == []
+
+
+@pytest.mark.parametrize("middle", [0, 20, -96, 180])
+def test_box_is_widened_to_the_nearest_lines_of_the_grid_on_every_meridian(middle):
+    """FA3: rounding errors do not widen it by one part more, as they did near the antimeridian."""
+    dice = random.Random(1)
+    for _ in range(2_000):
+        lat = Decimal(dice.randrange(-80_000, 80_000)) / 1000
+        lng = middle + Decimal(dice.randrange(-500, 500)) / 1000
+        half = Decimal(dice.randrange(1, 200)) / 1000
+        box = areas._widened(areas._box_of(said_box(lat - half, lat + half, lng - half, lng + half)))
+        sides = (lng + half).scaleb(2).__ceil__() - (lng - half).scaleb(2).__floor__()
+        assert box.width == pytest.approx(sides / 100, abs=1e-9)
+        assert box.south == pytest.approx((lat - half).scaleb(2).__floor__() / 100, abs=1e-9)
+        assert box.north == pytest.approx((lat + half).scaleb(2).__ceil__() / 100, abs=1e-9)
+
+
+def said_box(south, north, west, east):
+    """Return the parameters of a request, with longitudes between -180 and 180."""
+    west, east = (each - 360 if each > 180 else each for each in (west, east))
+    names = ("min_lat", "max_lat", "min_lon", "max_lon")
+    return [*zip(names, map(str, (south, north, west, east)), strict=True)]
+
+
+async def test_revision_with_a_huge_number_costs_no_more_than_others():
+    """Somebody wrote it into the log by mistake."""
+    feed = Feed()
+    feed.live.apply(a_revision("odd", 2**40), feed.clock.now())
+    feed.areas.take(feed.live.find("odd", feed.clock.now()))
+    assert await feed.near() == [uuid_of("odd", 2**40)]
+
+
+async def test_blocks_of_many_alerts_are_listed_in_one_order():
+    """FA2: the nearest first, whatever block of columns an alert is in."""
+    feed = Feed()
+    count = areas.AT_ONCE + 10
+    order = random.Random(2).sample(range(count), count)
+    for n in order:
+        feed.live.apply(a_revision(f"a-{n}", area=(Circle(LAT + n * 1e-6, LNG, 800.0),)), feed.clock.now())
+        feed.areas.take(feed.live.find(f"a-{n}", feed.clock.now()))
+    assert await feed.near(LAT - 0.004, LNG, 0.001) == [uuid_of(f"a-{n}", 1) for n in range(count)]
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ def entry(revision: Revision, cancel: Cancel | None, site: Site) -> bytes:
     _add(element, "title", alert.headline if cancel is None else f"Cancelled: {alert.headline}")
     _add(element, "updated", format_time(updated))
     etree.SubElement(element, "link", rel="alternate", type=cap.MEDIA_TYPE, href=link)
-    etree.SubElement(element, "category", term=alert.category, label=cap.clean(revision.terms.title))
+    etree.SubElement(element, "category", term=cap.clean(alert.category), label=cap.clean(revision.terms.title))
     _add(element, "summary", (alert.description or alert.headline) if cancel is None else cancel.reason)
     document: bytes = etree.tostring(element, encoding="UTF-8")
     return document

@@ -8,9 +8,13 @@ Example: a hundred large polygons are waiting when an alert is cancelled. The ca
 current picture is done.
 
 When the node starts, the feed answers 503 until every alert that was live in the log is drawn.
+
+An alert that can't be drawn harms no other: it is left out, counted and named in the log. It is tried again with its
+next revision, and every AGAIN_S.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 
@@ -21,6 +25,7 @@ from .picture import Picture
 
 logger = logging.getLogger(__name__)
 
+AGAIN_S = 60.0  # the pause before alerts that could not be drawn are tried again
 RETRY_S = 1.0  # the pause before the next attempt if the drawer could not be started
 _START = ""  # put in the queue after the alerts that were live at the start; no alert has this id
 
@@ -29,11 +34,12 @@ class Gallery:
     """The pictures of all live alerts, and the queue of alerts that wait to be drawn.
 
     A picture has an alert's part of each document of the feed. `draw` returns the picture of an alert. It raises
-    OSError if no picture can be drawn at the moment.
+    OSError if no picture can be drawn at the moment, and any other exception if this one can't.
     """
 
     def __init__(self, live: LiveAlerts, clock: Clock, draw: Callable[[LiveAlert], Awaitable[Picture]]) -> None:
         self.pictures: dict[str, Picture] = {}  # by the id of the alert
+        self.left_out: dict[str, None] = {}  # ids of live alerts that could not be drawn
         self.complete = asyncio.Event()  # set once every alert that was live at the start is drawn
         self._live = live
         self._clock = clock
@@ -61,7 +67,12 @@ class Gallery:
     async def draw_for_ever(self) -> None:
         """Draw the alerts in the queue, one at a time. Never returns."""
         while True:
-            await self._woken.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(AGAIN_S if self.left_out else None):
+                    await self._woken.wait()
+            if not self._woken.is_set():
+                for each in self.left_out:
+                    self.want(each)
             self._woken.clear()
             while wanted := self._changed or self._new:
                 alert_id = next(iter(wanted))
@@ -72,7 +83,7 @@ class Gallery:
                     await asyncio.sleep(RETRY_S)
                     continue
                 except Exception as error:
-                    logger.error("the feed lacks an alert, because it could not be drawn: %s", trace(error))
+                    self._leave_out(alert_id, error)
                 wanted.pop(alert_id, None)
 
     async def _draw_one(self, alert_id: str) -> None:
@@ -85,6 +96,15 @@ class Gallery:
             alert = self._find(alert_id)
             if alert is not None:
                 self.pictures[alert_id] = picture
+                self.left_out.pop(alert_id, None)
+
+    def _leave_out(self, alert_id: str, error: Exception) -> None:
+        if alert_id not in self.left_out:
+            logger.error("the feed leaves out alert %r, which can't be drawn: %s", alert_id, trace(error))
+        self.left_out[alert_id] = None
+        alert = self._find(alert_id)
+        if alert is not None and alert.cancel is not None:
+            self.pictures.pop(alert_id, None)  # a cancelled alert must not be shown as a live one
 
     def _find(self, alert_id: str) -> LiveAlert | None:
         """Return the alert with this id if it is live, public (rule PF1) and verified, otherwise None.
@@ -101,5 +121,6 @@ class Gallery:
     def forget(self) -> None:
         """Drop the pictures of alerts that are not live any more."""
         now = self._clock.now()
-        for alert_id in [each for each in self.pictures if self._live.find(each, now) is None]:
-            del self.pictures[alert_id]
+        for kept in (self.pictures, self.left_out):
+            for alert_id in [each for each in kept if self._live.find(each, now) is None]:
+                kept.pop(alert_id)

@@ -156,6 +156,8 @@ class Feed:
     def metrics(self) -> Iterator[Metric]:
         """Yield the number of alerts in the feed, and the counts of its answers and of the requests of weather apps."""
         yield gauge("feed_alerts", "Alerts that the public feed has, cancelled ones included", len(self.live))
+        left_out = len(self.gallery.left_out)
+        yield gauge("feed_alerts_left_out", "Alerts that the public feed lacks, because they can't be drawn", left_out)
         answers = [(str(status), number) for status, number in sorted(self.answers.items())]
         yield counters("feed_answers", "Answers of the public feed", "status", answers)
         if self.areas is not None:

@@ -103,9 +103,9 @@ def to_shape(members: Mapping[str, Any]) -> Shape:
 
     Raise KeyError, TypeError or ValueError if the shape can't be sent to clients.
     """
+    json.dumps(members, allow_nan=False)  # raises an error if a client couldn't be sent the members as JSON
     if text(members["type"]) == "circle":
         return Circle(float(members["lat"]), float(members["lng"]), float(members["radius_m"]))
-    json.dumps(members, allow_nan=False)  # raises an error if a client couldn't be sent the members as JSON
     if members["type"] == "Polygon" and _is_one_ring(members["coordinates"]):
         ring = tuple((float(lng), float(lat)) for lng, lat in members["coordinates"][0])
         return Polygon(ring, float(members.get("buffer_m", 0)))

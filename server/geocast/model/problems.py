@@ -435,6 +435,12 @@ TOO_MANY_CONNECTIONS = ProblemType(
     "Too many connections",
     "The API has reached its maximum number of connections. Repeat the same request after the time in Retry-After.",
 )
+BUSY = ProblemType(
+    "busy",
+    503,
+    "Busy",
+    "Requests of this kind take all the time that they may. Repeat the same request after the time in Retry-After.",
+)
 DRAINING = ProblemType(
     "draining",
     503,
@@ -496,6 +502,7 @@ ALL = (
     STORE_UNAVAILABLE,
     FULL,
     TOO_MANY_CONNECTIONS,
+    BUSY,
     DRAINING,
 )
 BY_SLUG = {each.slug: each for each in ALL}
