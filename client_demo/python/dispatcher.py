@@ -42,8 +42,7 @@ class Dispatcher(ApiClient):
     async def call_state(self, call_id: str) -> Answer:
         """Return the progress of a call.
 
-        The members are `state`, `content`, the `call` as sent, `ring_m`, `rung`, `seen`, `declined`, `resting` and
-        `seats`.
+        The members are `state`, `content`, the `call` as sent, `ring_m`, `rung`, `seen`, `declined` and `seats`.
         """
         return await self._call("GET", f"/v1/calls/{in_path(call_id)}")
 

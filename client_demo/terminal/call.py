@@ -186,7 +186,7 @@ def show(api: str, token: str, call_id: str, follow: bool) -> None:
 
 def state_line(state: Mapping[str, Any]) -> str:
     """Return a call's state as one line."""
-    counts = ", ".join(f"{state.get(name, 0)} {name}" for name in ("rung", "seen", "declined", "resting"))
+    counts = ", ".join(f"{state.get(name, 0)} {name}" for name in ("rung", "seen", "declined"))
     seats = "; ".join(_seat(seat) for seat in state.get("seats", []))
     return plain(f"{state['state']:8} ring of {state.get('ring_m')} m: {counts}. {seats or 'nobody goes'}")
 

@@ -126,7 +126,7 @@ def test_no_place_remains_on_the_page_after_an_accepted_call_has_ended(node, pho
     shown.has("#duty-text", "You have helped, so you are not called to anybody else until")
     other = call()
     dispatcher.post("", other)
-    wait_until(lambda: dispatcher.state(other["id"])["resting"] == 1, "the dispatcher sees who rests")
+    wait_until(lambda: dispatcher.state(other["id"])["ring_m"] > 300, "the call finds nobody")
     assert shown.text(CALLS) == ""
 
 

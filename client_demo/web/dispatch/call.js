@@ -14,8 +14,8 @@ export function wordOf(call) {
 }
 
 /** Return one line with the search radius, and the numbers of people who were called and who rest after another call. */
-export function countsOf({ ring_m: ring, rung, seen, declined, resting }) {
-  return `within ${ring} m: ${rung} called, ${seen} have seen it, ${declined} can’t${resting ? `, ${resting} resting` : ""}`;
+export function countsOf({ ring_m: ring, rung, seen, declined }) {
+  return `within ${ring} m: ${rung} called, ${seen} have seen it, ${declined} can’t`;
 }
 
 /** Show a call's state. */

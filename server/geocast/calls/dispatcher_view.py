@@ -71,9 +71,8 @@ class CallStateOut(TypedDict):
     """The state of a call, as its dispatcher sees it.
 
     It has the search radius in metres and the assigned responders. It also has three numbers of sessions: those that
-    were notified (`rung`), those that have seen the call, and those that have declined it. `resting` is the number of
-    people who were not notified because they help at another call or rest after one (RQ7). `content` is the number that
-    a request for new content must send as `replaces`.
+    were notified (`rung`), those that have seen the call, and those that have declined it. Nobody who was sent nothing
+    is counted (DP30). `content` is the number that a request for new content must send as `replaces`.
     """
 
     state: StateWord
@@ -83,7 +82,6 @@ class CallStateOut(TypedDict):
     rung: Count
     seen: Count
     declined: Count
-    resting: Count
     seats: list[SeatOut]
     left: NotRequired[list[LeftOut]]
 
@@ -121,7 +119,7 @@ def end_answer(entry: CallEntry, ending: Ending) -> CallEndedOut:
     return {"id": entry.id, "revision": entry.revision, "ended_at": format_time(ending.at)}
 
 
-def state_map(call: CallState, counts: Counts, resting: int, now: Now) -> CallStateOut:
+def state_map(call: CallState, counts: Counts, now: Now) -> CallStateOut:
     """Return the state of a call as JSON: counts of sessions, and who is assigned, but no locations of people (RZ7)."""
     shown: CallStateOut = {
         "state": _word(call, now),
@@ -131,7 +129,6 @@ def state_map(call: CallState, counts: Counts, resting: int, now: Now) -> CallSt
         "rung": counts.sent,
         "seen": counts.acked,
         "declined": counts.declined,
-        "resting": resting,
         "seats": [_seat_map(seat) for seat in sorted(call.seats.values(), key=_in_order)],
     }
     if call.left:  # these people know the place (RZ8)

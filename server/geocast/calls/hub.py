@@ -603,27 +603,21 @@ class CallHub:
             )
         corrected = 0 < delivery.notified < state.content and not delivery.full
         lacks = delivery.notified < state.revision or delivery.unsure
-        if corrected or (lacks and self._is_notified(responder, call, state, now)):
+        if corrected or (lacks and self._is_notified(responder, state, now)):
             call.note_notified(self._delivery(call, responder), state.revision)
             self.rings += 1
             self._note_last_sent(responder, call, "call")
             return _Message(CALL, call.frames(state))
         return None
 
-    def _is_notified(self, responder: Responder, call: LiveCall, state: CallState, now: Now) -> bool:
+    def _is_notified(self, responder: Responder, state: CallState, now: Now) -> bool:
         """Return whether a session at its present location should be notified of the call (RJ1).
 
         The caller has already checked seats, rights and earlier `decline` messages. A session is not notified if its
-        person is excluded because of another call (RQ7). If that is the only obstacle, count the person: the dispatcher
-        is shown the number.
+        person is excluded because of another call (RQ7). That is counted nowhere (DP30).
         """
         here = responder.here if responder.on_duty and is_wanted(state, responder.quals) else None
-        if here is None or not is_near(state, here):
-            return False
-        if responder.person is not None and self._is_busy(responder.person, now):
-            call.note_resting(responder.person)
-            return False
-        return True
+        return here is not None and is_near(state, here) and not self._is_busy(responder.person, now)
 
     def _task(self, responder: Responder, call: LiveCall, state: CallState, seat: Seat, now: Now) -> "_Message | None":
         """Return the `task` message, which tells a responder where to go, or None if the place can't be decrypted.

@@ -30,7 +30,6 @@ from .state import CallState, DecryptedEntry, Seat, fold
 
 MAX_LIFE_S = 7_200.0  # longest lifetime that a policy can give a call; assumed for a call that can't be decrypted
 WIDEN_S = 0.2  # time from one wave to the next if fewer than `enough` sessions were notified (RN2)
-RESTING = 0  # used instead of a revision in the name under which the log counts people who rest (RQ7)
 ACKS_KEPT = 3  # a session can acknowledge only this number of newest revisions, as for alerts (M5)
 
 Open = Callable[[CallEntry], DecryptedEntry | None]  # decrypts an entry; returns None if no key does
@@ -100,7 +99,6 @@ class LiveCall:
         self._counts: dict[str, Counts] = {}  # counts to store, by the name under which the log has them
         self._frames: tuple[bytes, ...] = ()
         self._standdowns: dict[tuple[Reason, int | None], tuple[bytes, ...]] = {}
-        self._resting: set[Person] = set()  # people counted as resting in this process
         self._chain: dict[int, CallEntry] = {}
         self._expires_at = first.ends_at
         self.over_by = now.monotonic + MAX_LIFE_S  # by then it has certainly expired, whatever the clocks say
@@ -254,16 +252,6 @@ class LiveCall:
         if state is None or state.end is None or not self.is_actual or self.seat_of(person) is None:
             return None
         return state.end.at + state.opening.terms.rest_s * 1000 if state.opening.terms.rest_s else None
-
-    def note_resting(self, person: Person) -> None:
-        """Count a person who is not notified of this call only because of another call (RQ7).
-
-        Each person is counted once.
-        """
-        if person not in self._resting:
-            self._resting.add(person)
-            name = under_revision(self.id, RESTING)
-            self._counts[name] = self._counts.get(name, Counts()).plus(Counts(sent=1))
 
     def widens_at(self, called: int) -> float:
         """Return the time at which the search radius grows next, in seconds of the monotonic clock (RN2).

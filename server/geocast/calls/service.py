@@ -29,7 +29,7 @@ from contextlib import suppress
 from copy import copy
 from typing import Any, NamedTuple
 
-from ..alertlog import AlertLog, under_revision
+from ..alertlog import AlertLog
 from ..alertlog.optimistic import OptimisticWriter, Plan
 from ..auth.tokens import Requester
 from ..clock import Clock, Now
@@ -63,7 +63,6 @@ from .decrypted_chain import DecryptedChain, opened_chain, sealed
 from .dispatcher_view import CallAcceptedOut, CallEndedOut, CallStateOut, content_answer, end_answer, is_open, state_map
 from .eligibility import Refusal, SeatRequest, is_wanted, refusal
 from .encryption import CallKeys
-from .live_call import RESTING
 from .openers import Openers
 from .request import RequestedCall, parse_call, parse_content, parse_end
 from .state import CallState, Seat
@@ -496,9 +495,7 @@ class CallService:
         return None if chosen is None else near[chosen].id
 
     async def _state_answer(self, call: CallState) -> CallStateOut:
-        counts = await self._log.counts(call.id)
-        resting = await self._log.counts(under_revision(call.id, RESTING))
-        return state_map(call, counts, resting.sent, self._clock.now())
+        return state_map(call, await self._log.counts(call.id), self._clock.now())
 
     def _now_ms(self) -> int:
         return self._clock.now().wall_ms

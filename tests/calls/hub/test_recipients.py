@@ -3,7 +3,6 @@
 import pytest
 from calls.quarter import NEAR, NOON, with_terms
 
-from geocast.alertlog import Counts
 from geocast.model.call import Near
 from geocast.model.times import format_time
 from geocast.wire.frames import MSGPACK
@@ -219,8 +218,8 @@ def test_end_that_excludes_nobody_says_so_by_leaving_out_a_time(quarter, rest_s,
     assert quarter.hub.rest_until(phone.row, quarter.clock.now()) is None
 
 
-def test_excluded_people_within_the_radius_are_counted_once_for_the_dispatcher(quarter):
-    """They are counted for the call as a whole, beside the notified ones (RQ7)."""
+def test_excluded_people_within_the_radius_are_not_counted(quarter):
+    """A count of people who are sent nothing would tell dispatchers secretly where they are (RQ7, DP30)."""
     phone, far = quarter.join(), quarter.join(90_000, "r-2")
     quarter.open("c-1")
     quarter.accept("r-1")
@@ -230,7 +229,7 @@ def test_excluded_people_within_the_radius_are_counted_once_for_the_dispatcher(q
     phone.move(1)
     phone.move(2)
     assert far.received()[-1:] != ["c-2/1"]
-    assert quarter.hub.take_counts() == {"c-2/0": Counts(sent=1)}
+    assert quarter.hub.take_counts() == {}
 
 
 def test_responder_with_a_seat_is_not_notified_for_a_time_after_end_of_call(quarter):

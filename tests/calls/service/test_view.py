@@ -6,7 +6,7 @@ import json
 from calls.service.harness import CHIEF, DESK, ID, OTHER, CallServiceHarness, refused
 from support.fakes import NOON_MS
 
-from geocast.alertlog import Counts, under_revision
+from geocast.alertlog import Counts
 from geocast.auth.tokens import Requester
 from geocast.model.call import Person
 from geocast.model.times import format_time
@@ -16,7 +16,7 @@ async def test_dispatcher_view_shows_state_counts_and_seats_of_a_call(room):
     """The view has the content and exact counts, but not the exact place (docs/reference/call-rules.md)."""
     await room.open()
     await room.calling.widen(ID, 1)
-    await room.log.add_counts({ID: Counts(9, 6, 2), under_revision(ID, 0): Counts(1)})
+    await room.log.add_counts({ID: Counts(9, 6, 2)})
     await room.accept("r-51c0")
     await room.accept("r-7a19", eta_s=240)
     room.clock.advance(30)
@@ -30,7 +30,6 @@ async def test_dispatcher_view_shows_state_counts_and_seats_of_a_call(room):
         "rung": 9,
         "seen": 6,
         "declined": 2,
-        "resting": 1,
         "seats": [
             {
                 "seat": 1,

@@ -99,7 +99,7 @@ def test_show_follows_the_call_until_its_end(api):
     api.states = [STATE, STATE, {**STATE, "seats": [{**SEAT, "state": "arrived"}]}, {**STATE, "state": "ended"}]
     result = run("show", "c", "--follow")
     assert [line.split()[0] for line in result.output.splitlines()] == ["ringing", "ringing", "ended"]
-    line = "ringing  ring of 500 m: 9 rung, 6 seen, 2 declined, 0 resting. 1 cpr r-51c0 going in 240 s"
+    line = "ringing  ring of 500 m: 9 rung, 6 seen, 2 declined. 1 cpr r-51c0 going in 240 s"
     assert state_line(STATE) == line
     assert json.loads(run("show", "c").output)["state"] == "ended"
 

@@ -113,7 +113,6 @@ def test_dispatcher_reads_the_state_of_its_calls_and_the_policy(node: Node):
         "rung": 0,
         "seen": 0,
         "declined": 0,
-        "resting": 0,
         "seats": [],
     }
     assert moment(shown["call"]["occurred_at"]) == moment(body["occurred_at"])

@@ -131,3 +131,16 @@ def test_delivery_counts_are_shown_as_zero_below_twenty_recipients(node: Node, j
         node.wait_for_counts(body["id"], sent=count, acked=0)
     read = {count: node.state(body["id"], node.desk)["delivery"]["sent"] for count, body in bodies.items()}
     assert read == {1: 0, 2: 0, 10: 0, 19: 0, 20: 20, 21: 20}
+
+
+def test_session_that_is_sent_nothing_is_in_no_count(node: Node, join: Join):
+    """Exact counts are those of a witness, whether or not somebody is there who is not to be told (DP30, H12)."""
+    spot = ground()
+    witness = join(node, place(spot))
+    join(node, place(spot), min_severity="extreme")
+    loud, test = (alert(spot, area=circle(spot, 100), **more) for more in ({"severity": "minor"}, {"status": "test"}))
+    for body in (test, loud):
+        node.publish(body)
+    assert witness.take()["alert"]["id"] == loud["id"]
+    node.wait_for_counts(loud["id"], sent=1, acked=0)
+    node.wait_for_counts(test["id"], sent=0, acked=0)
