@@ -414,6 +414,29 @@ def test_restarted_relay_sends_only_what_targets_lack(bench, receiver):
     }
 
 
+def test_end_after_a_refused_cancel_and_a_restart_has_a_number_that_does_not_fall(bench, receiver):
+    """The target may have read the cancel that it refused (WH3)."""
+
+    async def main():
+        async with bench.running(siren=receiver):
+            await bench.append(*revisions(2, expires_at=NOON_MS + 60_000))
+            await bench.idle()
+            receiver.answers += [400] * 100
+            await bench.append(a_cancel("a-1", 3))
+            await until(lambda: receiver.requests[-1].event["type"] == CANCELLED)
+            await until(lambda: not any(line.under_way for line in bench.relay.lines.values()))
+        bench.clock.advance(61)
+        receiver.answers.clear()
+        async with bench.running(siren=receiver) as relay:
+            relay.sweep()
+            await bench.idle()
+
+    asyncio.run(main())
+    posted = [(each.event["type"], each.event["data"]["revision"]) for each in receiver.requests]
+    assert posted[-1] == (ENDED, 3)
+    assert [number for _, number in posted] == sorted(number for _, number in posted)
+
+
 def test_lost_state_repeats_the_same_ids(bench, receiver):
     """A receiver that knows the ids does nothing twice (WH2)."""
 

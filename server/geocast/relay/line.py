@@ -124,7 +124,8 @@ class TargetLine:
         if told is None and (isinstance(entry, Cancel) or not matches):
             self._drop(alert.id)
             return
-        summary = summary_of(revision, matches=matches)
+        # With the number of a cancel, so that no `ended` after a restart has a lower one (WH3).
+        summary = summary_of(revision, matches=matches) | {"revision": entry.revision}
         if told is not None:
             told.ends_at, told.summary = revision.ends_at, summary
             self._store.note(self.target.name, alert.id, told)
