@@ -408,3 +408,129 @@ def test_calls_for_help_are_sent_without_pauses_while_a_request_is_under_way(mon
         assert turns.rows == [None] * 4
 
     run(main)
+
+
+class Odd(Exception):  # noqa: N818 (an exception that nobody expects)
+    """An unexpected exception."""
+
+
+def failing_times(monkeypatch, where, name, times):
+    """Have a method of the hub's live alerts raise for some times."""
+    original, left = getattr(where, name), [times]
+
+    def failing(*args):
+        if left[0]:
+            left[0] -= 1
+            raise Odd
+        return original(*args)
+
+    monkeypatch.setattr(where, name, failing)
+
+
+def failed_entries(reading):
+    """Return the reasons to be unready, and the number of entries that could not be applied."""
+    return reading.delivery.keeper.unready(), reading.delivery.keeper.entries_failed
+
+
+def test_entry_that_fails_once_is_applied_at_the_second_attempt(monkeypatch, caplog):
+    """It costs one line of the log and nothing else."""
+
+    async def main():
+        async with Reading() as reading:
+            failing_times(monkeypatch, reading.delivery._hub.live, "apply", 1)
+            await reading.reads(a_revision())
+            assert reading.live() == {"a-1/1"}
+            assert failed_entries(reading) == ([], 0)
+
+    run(main)
+    assert caplog.text.count("applying entry 1 of a-1 failed; trying again: Odd") == 1
+
+
+def test_alert_with_an_entry_that_cannot_be_applied_is_sent_to_nobody_new(monkeypatch):
+    """`/readyz` names the entry until a later one supersedes it."""
+
+    async def main():
+        async with Reading() as reading:
+            await reading.reads(a_revision())
+            failing_times(monkeypatch, reading.delivery._hub.live, "apply", 2)
+            await reading.reads(a_revision(revision=2))
+            assert reading.live() == set()
+            assert failed_entries(reading) == (["entry 2 of a-1 could not be applied"], 1)
+            await reading.reads(MORE)
+            assert reading.live() == {"more/1"}
+            await reading.reads(a_cancel(revision=3))
+            assert failed_entries(reading) == ([], 1)
+
+    run(main)
+
+
+def test_new_keys_do_not_bring_back_an_alert_whose_cancel_could_not_be_applied(monkeypatch):
+    """All entries are applied again then, the cancel too."""
+
+    async def main():
+        async with Reading() as reading:
+            await reading.reads(a_revision())
+            failing_times(monkeypatch, reading.delivery._hub.live, "apply", 2)
+            await reading.reads(a_cancel())
+            reading.log.verifier.version += 1
+            await reading.delivery._reader._verify_live()
+            assert reading.live() == set()
+            await reading.reads(MORE)
+            assert reading.delivery._hub.live.find("a-1", reading.clock.now()).cancel is not None
+            assert failed_entries(reading) == ([], 1)
+
+    run(main)
+
+
+def test_failed_entry_is_no_longer_a_reason_to_be_unready_when_its_alert_has_ended(monkeypatch):
+    """Nobody has to publish a revision then."""
+
+    async def main():
+        async with Reading() as reading:
+            failing_times(monkeypatch, reading.delivery._hub.live, "apply", 2)
+            await reading.reads(a_revision())
+            assert failed_entries(reading)[0] == ["entry 1 of a-1 could not be applied"]
+            reading.clock.advance(3600)
+            assert failed_entries(reading) == ([], 1)
+
+    run(main)
+
+
+def test_error_of_the_log_is_cleared_by_whoever_uses_the_log_with_success():
+    """Not only by the loop that stores counts; what was read says nothing about what can be written."""
+
+    async def main():
+        async with Reading() as reading:
+            keeper = reading.delivery.keeper
+            keeper.failed("written", LogUnavailable("full"))
+            keeper.failed("read", LogUnavailable("away"))
+            await reading.reads(a_revision())
+            assert keeper.unready() == ["log unreachable: full"]
+            await keeper.purge()
+            assert keeper.unready() == []
+
+    run(main)
+
+
+def test_pump_whose_turns_fail_rests_between_them(monkeypatch):
+    """No busy loop: the pause after a failed turn doubles."""
+
+    async def main():
+        turns, failed = Turns(2), []
+
+        def turn(*_):
+            failed.append(1)
+            if len(failed) > 3:
+                return False
+            raise Odd
+
+        monkeypatch.setattr(turns, "turn", turn)
+        pauses = []
+        loop = asyncio.get_running_loop()
+        monkeypatch.setattr(loop, "call_later", lambda pause_s, then: pauses.append(pause_s) or loop.call_soon(then))
+        pump = Pump(turns, FakeClock())
+        pump.wake()
+        await pump.idle.wait()
+        assert pauses == [0.01, 0.02, 0.04]
+
+    run(main)

@@ -107,14 +107,23 @@ class Relay:
             self._end_at(alert.id, alert.deadline)
 
     def _apply(self, entry: Entry | Untrusted) -> None:
-        alert = self.live.apply(entry, self._clock.now())
-        if alert is not None and self._offers:
+        now = self._clock.now()
+        self.live.apply(entry, now)
+        alert = self.live.find(entry.id, now)  # also if an earlier attempt to apply the entry failed halfway
+        if alert is not None and self._offers and not alert.ended(now):
             self._offer(alert)
 
     def _offer(self, alert: LiveAlert) -> None:
-        for line in self.lines.values():
-            line.offer(alert)
+        """Offer an alert to all targets. If that fails for one, all others are offered it nevertheless."""
         self._end_at(alert.id, alert.deadline)
+        errors = []
+        for line in self.lines.values():
+            try:
+                line.offer(alert)
+            except Exception as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
 
     def _end_at(self, alert_id: str, deadline: float) -> None:
         if deadline < self._next_end.get(alert_id, float("inf")):

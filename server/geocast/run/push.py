@@ -164,6 +164,7 @@ class PushProcess:
             client = await opened.enter_async_context(HttpPushClient(clock, settings.private, self._means.tls))
             waking = self._waking(store, shards, client, clock)
             keeper = LogHealth(alert_log, clock)
+            self._metrics.watch(keeper.metrics)
             reader = LogReader(alert_log, clock, waking.live, waking.deliver, keeper)
             calls = self._calls(waking, shards, keeper, reader, clock)
             calls.newer_keys = self._newer
@@ -258,6 +259,8 @@ class PushProcess:
                 reasons.append("starting: reading the log and the devices")
             if (error := waking.recorder.error or shards.error) is not None:
                 reasons.append(f"store of devices unreachable: {error}")
+            if failing := waking.fanout.failing():
+                reasons.append(f"sending fails: {failing} alerts")
             return [*reasons, *keeper.unready(), *reader.unready(), *tasks.unready()]
 
         means = self._means
@@ -332,5 +335,6 @@ def _metrics_of(waking: DeviceManager, shards: Shards) -> Iterator[Metric]:
     yield counters("push", "Pushes, by what came of them", "outcome", waking.sending.outcomes.items())
     text = "Which part of the phones of a push service have a host that takes pushes, as far as is known"
     yield gauges("push_lane_open", text, "service", waking.sending.open_shares().items())
+    yield counter("sending_failures", "Unexpected errors while alerts were sent", waking.fanout.failures)
     yield counter("push_unrecorded", "Lines that were not in the store when they should have been", recorder.unrecorded)
     yield counters("push_forgotten", "Devices that were forgotten, by why", "why", waking.forgotten.items())

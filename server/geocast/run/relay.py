@@ -104,6 +104,7 @@ async def run(settings: RelaySettings, metrics_listener: socket.socket | None) -
         async with reloading(config, None), opened_log(settings.as_node(), config.trust) as alert_log:
             keeper = LogHealth(alert_log, clock)
             watch_tasks(metrics)
+            metrics.watch(keeper.metrics)
             relay = Relay(alert_log, clock, keeper, store, *_counted(metrics))
             unready = _unready(relay, keeper)
             metrics.watch(config.metrics)

@@ -174,6 +174,7 @@ class _ApiProcess:
         metrics = Metrics(self._link.exports)
         watch_tasks(metrics)
         metrics.watch(alert_log.metrics)
+        metrics.watch(self._keeper.metrics)
         metrics.watch(lambda: _metrics_of(reports))
         asked = (self._appended, self._unready, shared.settings.share, reports.degraded, reports.reads)
         self.api = api_of(in_force, alert_log, clock, metrics, *asked)

@@ -49,6 +49,7 @@ interrupts another. Rules 2 to 4 depend on nothing else.
 """
 
 import itertools
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from heapq import heappop, heappush
 from typing import Protocol
@@ -62,10 +63,13 @@ from ..geometry.sphere import lat_lng
 from ..matching.filters import Filter, Filters
 from ..matching.place_index import PlaceIndex, nearest_first
 from ..model.alert import EXTREME, Entry, Untrusted
+from ..model.errors import trace
 from ..model.languages import choice
 from .delivery_flags import Rows
 from .live_alerts import CURRENT, RECIPIENT, LiveAlert, LiveAlerts
 from .session import Place
+
+logger = logging.getLogger(__name__)
 
 SLICE = 256  # number of rows per turn: about 1.1 ms of writes (`bench fanout`: 4.3 µs each)
 # An alert that has been sent to fewer rows than this gets every other turn, even if an earlier one of its severity is
@@ -76,6 +80,9 @@ FLIGHTS = 64  # how many alerts (flights) can be sent at a time: each occupies o
 # How many of these bits may be occupied by alerts below `extreme`. The other 8 are kept for extreme alerts, so that the
 # sending of an extreme alert starts at once even while 56 minor alerts are being sent.
 FLIGHTS_BELOW_EXTREME = 56
+
+MOST_APART = 8  # after so many failures for one alert, no further row of the slice is tried by itself
+AGAIN_S, MOST_AGAIN_S = 1.0, 30.0  # pause before an alert is sent again whose sending failed; it doubles
 
 # The sort key of a flight: minus the severity's rank, whether the entry is a revision rather than a cancel, and the
 # order of arrival. The smallest key is sent first.
@@ -191,6 +198,8 @@ class FanOut:
         self._bits = [np.uint64(1 << n) for n in range(FLIGHTS)]  # bits that no flight has
         self._alive = np.uint64(0)  # all bits that a flight has (Rule 1)
         self._launched = 0  # number of flights launched so far
+        self.failures = 0  # number of times that sending to some rows failed unexpectedly
+        self._again: dict[LiveAlert, tuple[float, float]] = {}  # alerts whose sending failed: next attempt, its pause
         self._is_even = False  # whether the number of turns so far is even; see `_next_flight`
 
     def __len__(self) -> int:
@@ -389,10 +398,15 @@ class FanOut:
 
         Recipients that enter later are sent the alert when they enter.
         """
-        alert = self.live.apply(entry, now)
-        self.drop_stale(now)
-        if alert is not None:
-            self.launch(alert, now)
+        try:
+            alert = self.live.apply(entry, now)
+            self.drop_stale(now)
+            if alert is not None:
+                self.launch(alert, now)
+        except Exception:  # perhaps the alert has changed, and is not on its way
+            if (applied := self.live.find(entry.id, now)) is not None:
+                self._send_again(applied, now)
+            raise
 
     def launch(self, alert: LiveAlert, now: Now) -> None:
         """Queue an alert's current entry for sending to all recipients that should have it and don't."""
@@ -431,12 +445,19 @@ class FanOut:
             if flight.next < NEAREST:
                 size = min(size, NEAREST - flight.next)
             elif not flight.has_order:
+                flight.has_order = True  # first, so that an error here happens once
                 self._order_rest(flight)
             if len(flight.rows):
-                self._send_slice(flight.rows[flight.next : flight.next + size])
+                these = flight.rows[flight.next : flight.next + size]
+                try:
+                    self._send_slice(these)
+                except Exception as error:
+                    self._send_apart(these, error, now)
             flight.next += size
             if flight.next >= len(flight.rows):
                 self._end(flight)
+                if self._again.get(flight.alert, (0.0, 0.0))[0] == float("inf"):
+                    del self._again[flight.alert]  # this time it went well
                 self._finished(flight)
                 flight.alert.pack()
             else:
@@ -463,7 +484,6 @@ class FanOut:
         """
         rest = flight.rows[flight.next :]
         flight.rows[flight.next :] = rest[self._recipients.by_age(rest)]
-        flight.has_order = True
 
     def _send_slice(self, rows: Rows) -> None:
         """Send each of these rows (recipients) all alerts that it still has to be sent, and record which it accepted.
@@ -479,6 +499,52 @@ class FanOut:
                     if len(took):
                         alert.mark_sent(took)
                         self.sends += len(took)
+
+    def _send_apart(self, rows: Rows, error: Exception, now: Now) -> None:
+        """Send to each of these rows by itself, because an unexpected error has ended the sending to all of them.
+
+        Rows that were sent an alert before the error may be sent it twice. If sending to one of the rows fails again,
+        the alert is sent later to all rows that lack it then, so that no row is missed.
+        """
+        self.failures += 1
+        logger.error("sending alerts failed; trying again: %s", trace(error))
+        for flight in list(self._flying):
+            alert, failed = flight.alert, 0
+            for row in rows[np.isin(rows, flight.rows) & self.ready[rows] & ~self.paused[rows]].tolist():
+                if not self.may_see(row, alert) or not _is_owed(alert, row, self.filter_of(row)):
+                    continue
+                self._owed[row] &= ~flight.bit
+                try:
+                    self._send_one(row, alert)
+                except Exception:
+                    self.failures += 1
+                    failed += 1
+                    if failed == MOST_APART:  # rather the alert is odd than so many rows, so let it rest
+                        self._owed[flight.rows] &= ~flight.bit
+                        flight.rows, flight.next = flight.rows[:0], 0
+                        break
+            if failed:
+                self._send_again(alert, now)
+
+    def _send_one(self, row: int, alert: LiveAlert) -> None:
+        for part, texts in self._by_language(np.array([row], np.int32), [alert]):
+            [took] = self._recipients.take(part, [alert], texts)
+            if len(took):
+                alert.mark_sent(took)
+                self.sends += 1
+            else:
+                self.note_declined(row, alert)
+
+    def _send_again(self, alert: LiveAlert, now: Now) -> None:
+        """Have `sweep` send an alert again after a pause, to all rows that lack it then."""
+        due, before_s = self._again.get(alert, (0.0, AGAIN_S / 2))
+        if not now.monotonic < due < float("inf"):  # otherwise it was noted for another slice
+            pause_s = min(2 * before_s, MOST_AGAIN_S)
+            self._again[alert] = now.monotonic + pause_s, pause_s
+
+    def failing(self) -> int:
+        """Return how many alerts could not be sent to all of their recipients, and are to be sent again."""
+        return len(self._again)
 
     def _by_language(self, rows: Rows, alerts: list[LiveAlert]) -> Iterator[tuple[Rows, tuple[int, ...]]]:
         """Group these rows (recipients) by the languages in which they are sent the alerts.
@@ -556,9 +622,13 @@ class FanOut:
         if not self._waiting or not self._has_bit_for(self._waiting[0]):
             return
         flight = self._stop_waiting()
-        flight.rows = self._rows_of(flight.alert)
-        if len(flight.rows):
-            flight.alert.expect(flight.rows)
+        try:
+            flight.rows = self._rows_of(flight.alert)
+            if len(flight.rows):
+                flight.alert.expect(flight.rows)
+        except Exception:
+            self._send_again(flight.alert, now)
+            raise
         flight.bit = self._bits.pop()
         self._alive |= flight.bit
         self._owed[flight.rows] |= flight.bit
@@ -638,8 +708,22 @@ class FanOut:
         """
         for alert in self.live.expire(now):
             self.launch(alert, now)
+        if self._again:
+            self._launch_again(now)
         self.live.holdings.expire(now)
         self._clear_rows()
+
+    def _launch_again(self, now: Now) -> None:
+        """Start to send the alerts again whose sending failed and is due. What has ended is forgotten."""
+        for alert, (due, pause_s) in list(self._again.items()):
+            if alert.gone:
+                del self._again[alert]
+            elif now.monotonic >= due:
+                self._send_again(alert, now)  # if the next line fails
+                self.launch(alert, now)
+                self._again[alert] = float("inf"), pause_s  # until the flight has ended, or fails
+                if alert not in self._newest_waiting:  # no row is in use
+                    del self._again[alert]
 
     def _clear_rows(self) -> None:
         if self._given_back:

@@ -130,6 +130,16 @@ class Hub:
         return self._fanout.sends
 
     @property
+    def sending_failures(self) -> int:
+        """How often sending to sessions failed unexpectedly."""
+        return self._fanout.failures
+
+    @property
+    def failing(self) -> int:
+        """The number of alerts that could not be sent to all of their recipients, and are to be sent again."""
+        return self._fanout.failing()
+
+    @property
     def busy(self) -> bool:
         """Whether there are alerts or calls for help left for the next call of `turn` to send."""
         return self._fanout.busy or self._calls.busy

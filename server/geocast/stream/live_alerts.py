@@ -114,12 +114,24 @@ class _Shared:
     What few alerts have is here, because each attribute of an alert takes 8 bytes (`bench growth`).
     """
 
-    __slots__ = ("acked", "acks", "departures", "doubted", "restricted", "sent", "suspended", "unbelieved", "withdrawn")
+    __slots__ = (
+        "acked",
+        "acks",
+        "departures",
+        "doubted",
+        "held_back",
+        "restricted",
+        "sent",
+        "suspended",
+        "unbelieved",
+        "withdrawn",
+    )
 
     def __init__(self, capacity: int) -> None:
         self.departures = Departures(capacity)
         self.suspended: set[LiveAlert] = set()  # alerts that may be sent again later (Rules 3, 7)
         self.doubted: set[LiveAlert] = set()  # alerts whose deadlines were not computed from the wall clock (Rule 4)
+        self.held_back: set[LiveAlert] = set()  # alerts of which an entry could not be applied
         self.unbelieved: set[LiveAlert] = set()  # alerts without a believed revision (Rule 9)
         self.restricted: set[LiveAlert] = set()  # alerts that only some sessions may see (R6)
         self.withdrawn: dict[LiveAlert, int] = {}  # withdrawn alert -> its end; its `expires_at` is 0 (Rule 7)
@@ -132,6 +144,7 @@ class _Shared:
         self.suspended.discard(alert)
         self.doubted.discard(alert)
         self.unbelieved.discard(alert)
+        self.held_back.discard(alert)
         self.restricted.discard(alert)
         self.withdrawn.pop(alert, None)
 
@@ -290,6 +303,7 @@ class LiveAlert:
         The next call of `LiveAlerts.expire` returns the alert.
         """
         self._shared.unbelieved.discard(self)
+        self._shared.held_back.discard(self)
         self.expires_at = self._shared.withdrawn.pop(self, self.expires_at)
 
     def trust(self, now: Now) -> bool:
@@ -663,6 +677,16 @@ class LiveAlerts:
         chain = NO_CHAIN if alert is None else alert.chain
         return self.verifier.needs_chain and (entry.revision > chain.last + 1 or chain.kinds >= UNKNOWN)
 
+    def hold_back(self, alert_id: str) -> None:
+        """Stop an alert from being sent, because an entry of it could not be applied.
+
+        It can be sent again when a later entry of it is applied.
+        """
+        alert = self._alerts.get(alert_id)
+        if alert is not None:
+            alert.withdraw()
+            self._shared.held_back.add(alert)
+
     def learn(self, entry: Entry | Untrusted, history: Iterable[Entry | OtherKind]) -> None:
         """Remember the kinds of those entries of an alert that come before `entry` (Rule 8).
 
@@ -754,7 +778,7 @@ class LiveAlerts:
 
         Withdraw the alert if they are no longer accepted, otherwise restore it (Rule 7).
         """
-        if alert.cancel is None and not alert.unbelieved:
+        if alert.cancel is None and not alert.unbelieved and alert not in self._shared.held_back:
             (alert.restore if self.verifier.still_valid(alert.revision, alert.behind) else alert.withdraw)()
 
     def _apply_cancel(self, alert: LiveAlert, cancel: Cancel) -> None:

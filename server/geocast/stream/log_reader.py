@@ -24,14 +24,17 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from prometheus_client.core import Metric
 
 from .. import tasks
 from ..alertlog import HEARTBEAT_S, AlertLog, Counts, Positioned
 from ..clock import Clock
-from ..model.alert import Entry, OtherKind, Untrusted
+from ..metrics import counter
+from ..model.alert import Entry, OtherKind, Untrusted, is_id
 from ..model.call import CallEntry
-from ..model.errors import LogUnavailable
+from ..model.errors import LogUnavailable, trace
 from .live_alerts import LiveAlerts
 
 logger = logging.getLogger(__name__)
@@ -54,7 +57,9 @@ class LogHealth:
     """
 
     def __init__(self, alert_log: AlertLog, clock: Clock) -> None:
+        self.entries_failed = 0  # number of entries that could not be applied
         self._errors: dict[str, str] = {}  # "read" or "written" -> why the last attempt failed
+        self._failed: dict[tuple[LogReader, str], Followed] = {}  # (reader, id) -> the entry that could not be applied
         self._log = alert_log
         self._clock = clock
 
@@ -96,7 +101,26 @@ class LogHealth:
 
     def unready(self) -> list[str]:
         """Return the reasons why a process that needs the log is not ready; an empty list if the log can be used."""
-        return [f"log unreachable: {error}" for error in dict.fromkeys(self._errors.values())]
+        now_ms = self._clock.now().wall_ms
+        self._failed = {key: entry for key, entry in self._failed.items() if entry.ends_at > now_ms}
+        reasons = [f"log unreachable: {error}" for error in dict.fromkeys(self._errors.values())]
+        odd = {f"entry {each.revision} of {_name(each.id)} could not be applied" for each in self._failed.values()}
+        return reasons + sorted(odd)
+
+    def note_applied(self, reader: "LogReader", entry: Followed) -> None:
+        """Record that a reader has applied an entry, which supersedes one of the same id that it could not apply."""
+        if self._failed and (failed := self._failed.get((reader, entry.id))) and failed.revision <= entry.revision:
+            del self._failed[reader, entry.id]
+
+    def note_failed(self, reader: "LogReader", entry: Followed) -> None:
+        """Record that a reader could not apply an entry, not even at a second attempt."""
+        self.entries_failed += 1
+        self._failed[reader, entry.id] = entry
+
+    def metrics(self) -> Iterator[Metric]:
+        """Yield how many entries could not be applied by the readers of this process."""
+        text = "Entries of the log that could not be applied because of an unexpected error"
+        yield counter("log_entries_failed", text, self.entries_failed)
 
 
 class LogReader:
@@ -220,11 +244,29 @@ class LogReader:
         return found
 
     def _apply(self, entry: Followed, history: Sequence[Entry | OtherKind]) -> None:
-        """Apply one entry.
+        """Apply one entry. After an unexpected error try it once more, then go on without it.
 
-        `history` has all entries of its alert in the log, or is empty if `live` knows the earlier ones already.
+        `history` has all entries of its alert in the log, or is empty if `live` knows the earlier ones already. The
+        entry may end its alert, so an alert of which an entry is missing is sent to nobody new until a later entry of
+        it is applied, or the same one when the log is read again.
         """
         self.applied += 1
+        for is_last in (False, True):
+            try:
+                self._apply_once(entry, history)
+            except Exception as error:
+                what = "sent to nobody until it is superseded" if is_last else "trying again"
+                logger.error(
+                    "applying entry %d of %s failed; %s: %s", entry.revision, _name(entry.id), what, trace(error)
+                )
+            else:
+                self._keeper.note_applied(self, entry)
+                return
+        self._keeper.note_failed(self, entry)
+        if not isinstance(entry, CallEntry):
+            self._live.hold_back(entry.id)
+
+    def _apply_once(self, entry: Followed, history: Sequence[Entry | OtherKind]) -> None:
         if isinstance(entry, CallEntry):
             self._take_call(entry)
             return
@@ -318,6 +360,10 @@ class LogReader:
             if turn.is_over():
                 await asyncio.sleep(0)
                 turn = _Turn()
+
+
+def _name(entry_id: str) -> str:
+    return entry_id if is_id(entry_id) else "an odd id"
 
 
 class _Turn:

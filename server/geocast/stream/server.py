@@ -60,6 +60,7 @@ YIELD_S, YIELDING_S, YIELDING_ROWS, ROWS_WHILE_ASKED = 0.05, 0.002, 64, 32
 # recipients takes the same turn of the loop, so these are fewer than in a slice.
 NEW_ROWS = 128
 EXPECTED_S = 0.02  # slices stay small for at most this long while an appended entry is expected from the log
+FAILED_S, MOST_FAILED_S = 0.01, 1.0  # pause after a run that failed unexpectedly; it doubles
 TICK_S = 0.05  # time between checks while a deadline is near, or alerts are being sent or let go
 FLUSH_S = 1.0  # time between writes of delivery counts
 DRAIN_BATCH = 128  # number of sessions that are closed with 1012 at a time
@@ -87,6 +88,8 @@ class Pump:
         self._clock = clock
         self._running = False
         self._pause: asyncio.TimerHandle | None = None  # the end of the pause between two groups of YIELDING_ROWS
+        self._failures = 0  # number of runs in a row that failed
+        tasks.failures.setdefault("pump", 0)
         self._is_woken = False  # whether there is something new to send since the last run
         self._asked_since: float | None = None  # the monotonic time since when `asked` has been true
         self.idle = asyncio.Event()
@@ -118,9 +121,12 @@ class Pump:
                 now = self._clock.now()  # for each slice, so that it is never older than 5 ms when used (E2)
                 if now.monotonic >= until:
                     break
+            self._failures = 0
         except Exception as error:
             logger.error("sending alerts to a group of sessions failed: %s", trace(error))
-            more = True  # go on with the other alerts
+            tasks.failures["pump"] += 1
+            self._failures += 1
+            more, pause_s = True, min(FAILED_S * 2.0 ** min(self._failures - 1, 16), MOST_FAILED_S)
         if not more:
             self._running = False
             self.idle.set()
@@ -256,6 +262,7 @@ class StreamServer:
         self._steps = StepWatch(clock.now())
         self._collector = GcFreezer(clock)
         metrics.watch(self._read_metrics)
+        metrics.watch(self.keeper.metrics)
         if self._errands is not None:
             self._errands.wake = self._pump.wake
             metrics.watch(self._errands.metrics)
@@ -297,6 +304,7 @@ class StreamServer:
         """Return the reasons why the stream side is not ready, for `/readyz`; an empty list if it is ready."""
         reasons = ["draining"] if self._stream.draining else []
         reasons += [] if self._reader.caught_up.is_set() else ["starting: reading the log"]
+        reasons += [f"sending fails: {self._hub.failing} alerts"] * bool(self._hub.failing)
         return [*reasons, *self.keeper.unready(), *self._reader.unready(), *tasks.unready()]
 
     def degraded(self) -> int:
@@ -419,6 +427,7 @@ class StreamServer:
         yield counter("log_applied", "Entries of the log applied", self._reader.applied)
         yield counter("sends", "Frames of alerts and cancels handed to transports", hub.sends)
         yield gauge("stream_processes_unbatched", "Processes that send one by one", self._sender is None)
+        yield counter("sending_failures", "Unexpected errors while alerts were sent", hub.sending_failures)
         yield counter("acks", "Acknowledgements counted", hub.live.acks)
         yield counter("log_quarantined", "Entries of the log that could not be read", self._log.quarantined)
         yield from self._log.metrics()
