@@ -13,7 +13,8 @@ SENT, REFUSED, LONG_S = PostOutcome.SENT, PostOutcome.REFUSED, 3_600.0
 def have(lane, outcome, owner, now_s=0.0, **more):
     """End a request of this owner with this outcome."""
     lane.start()
-    lane.end(outcome, owner, now_s, **more)
+    lane.record(outcome, owner, now_s, **more)
+    lane.end()
 
 
 def fail(lane, now_s, outcome=AWAY):
@@ -86,7 +87,7 @@ def test_request_limit_of_a_host_starts_low_and_grows_with_each_quick_push():
     assert lane.free(IDLE_S + 0.1) == FIRST
     lane.start()
     assert lane.free(IDLE_S + 0.1) == FIRST - 1
-    lane.withdraw()
+    lane.end()
     assert lane.free(IDLE_S + 0.1) == FIRST
 
 
@@ -190,7 +191,8 @@ def test_suspended_host_is_tested_by_single_requests_at_growing_intervals():
         waits.append(now_s - began)
         lane.start()
         assert not lane.has_room(now_s)
-        lane.end(AWAY, "any", now_s)
+        lane.record(AWAY, "any", now_s)
+        lane.end()
     assert waits == [1, 2, 4, 8, 16, 30, 30, 30]
 
 
@@ -210,7 +212,8 @@ def test_late_failures_do_not_delay_the_next_test_of_a_suspended_host():
     for second in range(8):
         fail(lane, float(second))
     for device in range(50):
-        lane.end(MAYBE, device, 7.5)
+        lane.record(MAYBE, device, 7.5)
+        lane.end()
     assert not lane.has_room(7.9)
     assert lane.has_room(8.0)
 

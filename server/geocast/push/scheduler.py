@@ -413,7 +413,12 @@ class PushScheduler:
         """
         if self._begin(device):
             recipient = bool(alert.flags(device.row) & RECIPIENT)
-            device.owed = Owed(alert, _message(alert, text, signed=device.record.proofs), recipient)
+            try:
+                device.owed = Owed(alert, _message(alert, text, signed=device.record.proofs), recipient)
+            except Exception as error:
+                logger.error("an alert could not be turned into a push: %s", trace(error))
+                self._free(device, self._pause_after_error(device))
+                return False
             self._next.append(device)
             return True
         if not self._shards.may_send(device.shard):
@@ -553,22 +558,35 @@ class PushScheduler:
     async def _request(self, device: Device, owed: Owed) -> None:
         """Send the alert that a device took, record the outcome and act on it. Don't send an alert that is out of date.
 
-        Every path ends in `_record_outcome`, so the request always stops counting against the limits.
+        Every path ends in `_record_outcome`, so the request always stops counting against the limits. After an
+        unexpected exception the alert may have been sent, so it counts as that.
 
         Example: the journal took 3 s because the disk was busy, and the alert has been cancelled meanwhile. The
         revision is not sent. `_record_outcome` retracts it, and the device is offered the cancel if it is a recipient
         of an earlier revision.
         """
+        record = device.record
+        try:
+            outcome, pause_s = await self._push(device, owed, record)
+        except Exception as error:
+            logger.error("a push request failed unexpectedly: %s", trace(error))
+            outcome, pause_s = PostOutcome.MAYBE, self._pause_after_error(device)
+        self._record_outcome(device, owed, outcome, pause_s)
+        if outcome is not None:
+            await self._act_on_answer(device, record, outcome)
+
+    async def _push(self, device: Device, owed: Owed, record: Record) -> tuple[PostOutcome | None, float]:
+        """Send the alert that a device took, unless it is out of date by now.
+
+        Return the outcome, or None if nothing was sent, and for how many seconds to pause the device.
+        """
         now = self._clock.now()
-        alert, (lane, _) = owed.alert, device.place
+        alert = owed.alert
         is_current = device.is_here and owed.message.number == alert.number and not alert.ended(now)
         ttl_s = messages.ttl_s(alert.expires_at, now.wall_ms)
         is_sure = self._shards.may_send(device.shard) and ttl_s >= 1  # otherwise try again after a short pause
-        if not is_current or not is_sure or lane is not device.lane:  # Rules 5 and 7, or a new endpoint
-            lane.withdraw()
-            self._record_outcome(device, owed, None, pause_s=LATE_S if is_current and not is_sure else 0.0)
-            return
-        record = device.record
+        if not is_current or not is_sure or device.place[0] is not device.lane:  # Rules 5 and 7, or a new endpoint
+            return None, LATE_S if is_current and not is_sure else 0.0
         size = SMALL_BODY_BYTES if record.small else BODY_BYTES
         text = functools.partial(messages.plaintext, owed.message, now.wall_ms, size)
         answer = await self._answered(device, alert.id, text, ttl_s, messages.URGENCIES[alert.rank], now)
@@ -577,9 +595,7 @@ class PushScheduler:
             self.took(max(0, self._clock.now().wall_ms - accepted_ms) / 1000)
             if not owed.message.is_cancel:
                 self.pushed[alert.id] += 1
-        pause_s = self._pause_s(device, answer, record, ttl_s)
-        self._record_outcome(device, owed, answer.outcome, pause_s)
-        await self._act_on_answer(device, record, answer.outcome)
+        return answer.outcome, self._pause_s(device, answer, record, ttl_s)
 
     async def _answered(
         self, device: Device, topic: str, text: Callable[[], bytes], ttl_s: int, how: str, now: Now
@@ -587,7 +603,7 @@ class PushScheduler:
         """Encrypt a message, push it to a device, count the answer and return it.
 
         `topic` is the alert's id, from which the Topic is made; `how` is the Urgency of RFC 8030; `text` is called and
-        returns the message. This method never raises, so no slot is lost.
+        returns the message.
         """
         record, endpoint = device.record, device.endpoint
         try:
@@ -614,7 +630,7 @@ class PushScheduler:
         lane, now = device.place[0], self._clock.now().monotonic
         was_known, is_same = lane.known, endpoint is device.endpoint
         served, took_s = device.served and is_same, now - began.monotonic
-        lane.end(outcome, device.owner, now, served=served, took_s=took_s)
+        lane.record(outcome, device.owner, now, served=served, took_s=took_s)
         if is_same and outcome is not PostOutcome.LARGE:
             device.served = outcome is PostOutcome.SENT
         if not lane.is_open and self.lanes.get(lane.host) is lane:
@@ -642,6 +658,11 @@ class PushScheduler:
         device.failures = 0 if outcome in (PostOutcome.SENT, PostOutcome.LARGE) else device.failures + 1
         return wait_s(outcome, device.failures, answer.retry_after_s, left_s, self._chance())
 
+    def _pause_after_error(self, device: Device) -> float:
+        """Return for how many seconds to pause a device after an exception that nobody expected."""
+        device.failures += 1
+        return wait_s(PostOutcome.MAYBE, device.failures, None, float("inf"), self._chance())
+
     def _record_outcome(self, device: Device, owed: Owed, outcome: PostOutcome | None, pause_s: float) -> None:
         """Record the outcome of the request for an alert, then free the device for the next request.
 
@@ -657,16 +678,18 @@ class PushScheduler:
         """
         device.owed = None
         number, is_here = owed.message.number, device.is_here
-        if outcome is PostOutcome.SENT:
-            self._recorder.after(self._line(device, owed, None if owed.message.is_cancel else State.SENT))
-            if is_here and owed.message.is_cancel:  # it may have reported the alert meanwhile
-                self.fanout.retract(device.row, owed.alert, number, recipient=False)
-        else:
-            recipient = owed.recipient or outcome is PostOutcome.MAYBE
-            if is_here and not owed.held:
-                self.fanout.retract(device.row, owed.alert, number, recipient=recipient)
-            self._recorder.after(self._line(device, owed, State.MAYBE if recipient else None))
-        self._free(device, pause_s)
+        try:
+            if outcome is PostOutcome.SENT:
+                self._recorder.after(self._line(device, owed, None if owed.message.is_cancel else State.SENT))
+                if is_here and owed.message.is_cancel:  # it may have reported the alert meanwhile
+                    self.fanout.retract(device.row, owed.alert, number, recipient=False)
+            else:
+                recipient = owed.recipient or outcome is PostOutcome.MAYBE
+                if is_here and not owed.held:
+                    self.fanout.retract(device.row, owed.alert, number, recipient=recipient)
+                self._recorder.after(self._line(device, owed, State.MAYBE if recipient else None))
+        finally:
+            self._free(device, pause_s)
 
     def _free(self, device: Device, pause_s: float) -> None:
         """End a device's request: free its slot, then pause the device, or offer it its next alert.
@@ -676,6 +699,7 @@ class PushScheduler:
         self._now = self._clock.now()
         device.on(DeviceEvent.END)
         lane, slots = device.place
+        lane.end()
         slots.end(device.owner)
         self._admit(lane)
         self._admit(self._spare)
@@ -740,10 +764,15 @@ class PushScheduler:
         text = functools.partial(push.text, SMALL_BODY_BYTES if record.small else BODY_BYTES)
         ttl_s = messages.ttl_s(push.until_ms, now.wall_ms)
         urgency = messages.URGENCIES[SEVERITY_RANK[push.severity]]
-        answer = await self._answered(device, push.topic, text, ttl_s, urgency, now)
-        self._free(device, self._pause_s(device, answer, record, ttl_s))
-        await came(answer.outcome is PostOutcome.SENT)
-        await self._act_on_answer(device, record, answer.outcome)
+        try:
+            answer = await self._answered(device, push.topic, text, ttl_s, urgency, now)
+            pause_s, outcome = self._pause_s(device, answer, record, ttl_s), answer.outcome
+        except Exception as error:
+            logger.error("a push request failed unexpectedly: %s", trace(error))
+            outcome, pause_s = PostOutcome.MAYBE, self._pause_after_error(device)
+        self._free(device, pause_s)
+        await came(outcome is PostOutcome.SENT)
+        await self._act_on_answer(device, record, outcome)
 
     def lines_of(self, device: Device) -> list[DeliveryRecord]:
         """Return the delivery records of a device: one for each live alert that it was sent, or may have been sent."""
@@ -814,7 +843,12 @@ class PushScheduler:
     def _start(self, work: Coroutine[object, object, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("a push request failed unexpectedly: %s", trace(error))
 
 
 def _waits_so(device: Device, how: Urgency, gate: Gate) -> bool:

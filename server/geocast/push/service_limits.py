@@ -198,19 +198,18 @@ class ServiceLimit(Gate):
         """Count a request as under way. The caller has checked that one may start."""
         self.under_way += 1
 
-    def withdraw(self) -> None:
-        """Stop counting a request that was not sent after all."""
+    def end(self) -> None:
+        """Stop counting a request as under way, whether it was sent or not."""
         self.under_way -= 1
 
-    def end(
+    def record(
         self, outcome: PostOutcome, owner: Hashable, now_s: float, *, served: bool = True, took_s: float = 0.0
     ) -> None:
-        """Stop counting a request to a device of this owner, and record its outcome.
+        """Record the outcome of a request to a device of this owner.
 
         `served` says whether the push before this one, to the same device, was accepted. `took_s` is how many seconds
         the request took.
         """
-        self.under_way -= 1
         is_taken = outcome is PostOutcome.SENT
         if is_taken:
             self._taken_at, self.known = now_s, True
