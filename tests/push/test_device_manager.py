@@ -20,6 +20,7 @@ from geocast.auth.tokens import Subject
 from geocast.egress.outcomes import PostOutcome, PostResponse
 from geocast.geometry.sphere import cell_of
 from geocast.model.errors import StoreUnavailable
+from geocast.push import delivery_journal, scheduler
 from geocast.push.addresses import parse_services
 from geocast.push.delivery_journal import DeliveryJournal
 from geocast.push.device_manager import DeviceManager
@@ -44,6 +45,7 @@ class Notes:
 
     def __init__(self):
         self.pushes, self.waits = [], []
+        self.came = asyncio.Event()  # set by the first push
         self.outcome = PostOutcome.SENT
         self.under_way = Counter()  # by host
         self.retry_after_s = None
@@ -52,6 +54,7 @@ class Notes:
     async def send(self, push, within_s):
         """Keep the push and return the result."""
         self.pushes.append(push)
+        self.came.set()
         self.under_way[push.endpoint.host] += 1
         if self.outcome is None:
             self.waits.append(asyncio.get_running_loop().create_future())
@@ -323,6 +326,65 @@ async def test_pushes_are_sent_while_the_store_is_unavailable_and_recorded_later
     assert process.waking.recorder.error is None
 
 
+class Hanging(Away):
+    """A store whose writes wait for the test, as on a disk that hangs, and fail if the test says so."""
+
+    def __init__(self):
+        super().__init__()
+        self.works = asyncio.Event()
+        self.works.set()
+        self.writes = []
+
+    async def note(self, lines):
+        """Write delivery records once the store works."""
+        self.writes.append(list(lines))
+        await self.works.wait()
+        return await super().note(lines)
+
+    async def forget(self, devices):
+        """Delete registrations once the store works."""
+        await self.works.wait()
+        await super().forget(devices)
+
+
+async def test_pushes_wait_once_for_a_store_that_hangs_and_sweeps_never_do(monkeypatch):
+    """The journal is patient once, until the store works again; then it is complete (rule WPS4)."""
+    monkeypatch.setattr(delivery_journal, "PATIENCE_S", 0.01)
+    process = Process(store=Hanging())
+    for name in ("a", "b", "c"):
+        await process.register(name, min_severity="minor" if name == "a" else "severe")
+    process.store.works.clear()
+    process.waking.deliver(a_revision("minor", severity="minor"))
+    await process.client.came.wait()
+    assert process.waking.recorder.error == "no answer for 0.01 s"
+    monkeypatch.setattr(delivery_journal, "PATIENCE_S", 999)
+    [device] = [each for each in process.waking.devices if each.record.sub == "c"]
+    device.until_ms = process.clock.wall_ms  # forgetting it hangs as well
+    process.waking._schedule_check(device, device.until_ms)
+    await process.passes(1)
+    await process.reads(a_revision("severe", severity="severe"))
+    assert len(process.client.pushes) == 3
+    assert (len(process.store.writes), process.waking.recorder.unrecorded) == (1, 3)
+    process.store.works.set()
+    await process.passes(1)
+    lines = [line for told in process.store._memory.lines.values() for line in told.values()]
+    assert [line.state for line in lines] == [State.SENT] * 3
+    assert process.waking.recorder.error is None
+
+
+async def test_lines_after_a_failed_write_are_written_twice_because_the_failed_one_may_come_late():
+    """Otherwise an older line would stay in the store (rule WPS4)."""
+    process = Process(store=Hanging())
+    await process.register()
+    process.store.away = True
+    await process.reads(a_revision())
+    process.store.away = False
+    process.store.writes.clear()
+    for _ in range(3):
+        await process.passes(1)
+    assert [[line.state for line in each] for each in process.store.writes] == [[State.SENT]] * 2
+
+
 async def test_pushes_accepted_by_their_service_are_counted_once():
     """Only revisions count, not cancels.
 
@@ -390,6 +452,34 @@ async def test_what_is_over_is_true_only_for_alerts_that_are_not_live():
     digest = Keyring([bytes(32)]).digest
     is_over = process.waking.what_is_over()
     assert (is_over(digest("alert", "a-1")), is_over(digest("alert", "b"))) == (False, True)
+
+
+@pytest.mark.parametrize("broken", ["took", "record", "_pause_s", "_message"])
+async def test_exception_in_a_push_request_loses_neither_the_phone_nor_its_slot(monkeypatch, broken, caplog):
+    """Each phone gets the next alert, and a stop waits for nothing (rule WPO1)."""
+    process = Process()
+    for number in range(5):
+        await process.register(f"device-{number}")
+    sending, failures = process.waking.sending, iter([True, False, True])
+
+    def fails(whole):
+        def instead(*arguments, **more):
+            if next(failures, False):
+                raise RuntimeError("a bug")
+            return whole(*arguments, **more)
+
+        return instead
+
+    owner = {"record": type(next(iter(sending.lanes.values()))), "_message": scheduler}.get(broken, sending)
+    monkeypatch.setattr(owner, broken, fails(getattr(owner, broken)))
+    await process.reads(a_revision("first"))
+    await process.passes(5)
+    await process.reads(a_revision("second"))
+    told = Counter(message["alert"]["id"] for message in process.client.received())
+    assert (told["first"] >= 5, told["second"]) == (True, 5)
+    assert (sending.under_way, sending.idle.is_set()) == (0, True)
+    assert {lane.under_way for lane in sending.lanes.values()} == {0}
+    assert "a bug" in caplog.text
 
 
 async def test_second_record_of_a_push_within_a_transaction_replaces_the_first():
@@ -584,6 +674,7 @@ async def test_suspended_push_host_is_tested_with_devices_that_it_served_before(
     for _ in range(4):
         await process.passes(10)
     told = Counter(message["alert"]["id"] for message in process.client.received() if message["type"] == "alert")
+    await turns()
     assert told["second"] >= 20
     assert all(device.failures == 0 for device in process.waking.devices if "good" in device.owner.sub)
 
@@ -598,7 +689,8 @@ async def test_suspended_push_host_that_never_accepted_a_push_is_probed_with_any
     lane.width = 1
     for owner in range(5):
         lane.start()
-        lane.end(PostOutcome.AWAY, owner, process.clock.now().monotonic)
+        lane.record(PostOutcome.AWAY, owner, process.clock.now().monotonic)
+        lane.end()
     process.waking.sending._closed.add(lane)
     process.client.dead = None
     await process.reads(a_revision())

@@ -475,8 +475,8 @@ class Pushes(RuleBasedStateMachine):
     def stop(self, process):
         """Stop a process at once: cancel all that it would still have done."""
         tasks = {process.following, *process.waking.sending._tasks}
-        if process.waking.recorder._flushing is not None:
-            tasks.add(process.waking.recorder._flushing)
+        if process.waking.recorder._writing is not None:
+            tasks.add(process.waking.recorder._writing)
         for task in tasks:
             task.cancel()
         self.loop.run_until_complete(asyncio.wait(tasks))

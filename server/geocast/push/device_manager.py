@@ -162,6 +162,7 @@ class DeviceManager:
         self._leases, self._tests = Times(), Times()
         self._to_forget: set[RegistrationKey] = set()  # registrations that the store could not forget yet (Rule 3)
         self._unsure: set[bytes] = set()  # devices to read again: a write failed, but may have been done all the same
+        self._retrying: asyncio.Task[None] | None = None  # deals with `_to_forget` and `_unsure`
         self._turn = asyncio.Lock()  # held while one device is read and applied (Rule 2)
         self._reading: set[bytes] | None = None  # digests of devices that were read during a load (Rule 2)
         self._ids: Sequence[Mapping[bytes, str]] | None = None  # for each key: digest -> id of live alert
@@ -184,8 +185,8 @@ class DeviceManager:
 
         Call this several times a second. Forget alerts that have ended, resume devices whose pause is over, withdraw
         the right to receive tests from devices whose tokens have expired, send the tests that devices have asked for,
-        remind devices whose registrations end soon, forget devices whose registrations have ended, and retry failed
-        writes.
+        remind devices whose registrations end soon, forget devices whose registrations have ended, and start to retry
+        failed writes. Nothing here waits for the store.
         """
         now = self.sending.tick()
         self.fanout.sweep(now)
@@ -194,24 +195,31 @@ class DeviceManager:
         self._device_tests.send_due()
         for device in self._tests.take(now.wall_ms):
             self.fanout.set_rights(device.row, may_test=_may_test(device.record, now))
-        over = self._check_leases(now)
+        self._drop(self._check_leases(now), "lease")
         self.sending.wake()
-        await self.forget(over, "lease")
-        await self.write_out()
+        if (self._to_forget or self._unsure) and (self._retrying is None or self._retrying.done()):
+            self._retrying = asyncio.get_running_loop().create_task(self._retry())
+        self.recorder.flush_soon()
 
     async def write_out(self) -> None:
-        """Retry the writes to the device store that failed earlier.
+        """Retry the writes to the device store that failed earlier, for a limited time.
 
         First delete the devices that could not be deleted. Then read the devices whose stored state is uncertain
         because a write failed. Then write the lines of the journal (which alerts the devices were sent).
         """
-        if self._to_forget:
-            await self._forget_in_store(())
-        with contextlib.suppress(StoreUnavailable):
+        await self._retry()
+        await self.recorder.flush()
+
+    async def _retry(self) -> None:
+        try:
+            await self._forget_in_store()
             for digest in list(self._unsure):
                 await self.read(digest)
                 self._unsure.discard(digest)
-        await self.recorder.flush()
+        except StoreUnavailable:
+            pass
+        except Exception as error:
+            logger.error("device store: what failed earlier has failed again: %s", trace(error))
 
     async def store_counts(self, store: Callable[[Mapping[str, Counts]], Awaitable[bool]]) -> None:
         """Pass to `store` how many pushes of each alert were accepted.
@@ -665,14 +673,17 @@ class DeviceManager:
         `why` is the reason under which metrics count them. If the store can't be used, the deletion is retried later
         (Rule 3); the devices are sent nothing from now on in any case.
         """
-        known = [device.known for device in devices if device.is_here]
+        self._drop(devices, why)
+        await self._forget_in_store()
+
+    def _drop(self, devices: Sequence[Device], why: str) -> None:
+        """Remove devices from this process. They are deleted from the store later."""
+        self._to_forget.update([device.known for device in devices if device.is_here])
         for device in devices:
             self._leave(device, why)
-        await self._forget_in_store(known)
 
-    async def _forget_in_store(self, devices: Collection[RegistrationKey]) -> None:
-        """Delete devices from the store, together with those that could not be deleted before."""
-        self._to_forget.update(devices)
+    async def _forget_in_store(self) -> None:
+        """Delete devices from the store, including those that could not be deleted before."""
         gone = list(self._to_forget)
         if gone:
             with contextlib.suppress(StoreUnavailable):

@@ -21,7 +21,7 @@ Rule 5  After the store was unreachable or has lost data, no shard is taken for 
 
 Example for Rule 1 (LEASE_S = 10, MARGIN_S = 2): process A asks at second 0 and gets an answer at second 1. The store
 counts the lease from some moment in between, so it ends at second 10 at the earliest. A counts from second 0, and stops
-sending at second 8.
+sending at second 8. If Redis stops answering between two renewals, A goes on sending for 5 to 8 s.
 
 Example for Rule 2: A is suspended for 30 s (a laptop lid, a frozen VM). B takes the shard with a greater number. A
 wakes up and writes "sent" for a request that was under way: the store refuses the record, and A drops the shard.

@@ -9,6 +9,8 @@ DevS7                   No line is ever refused: a process keeps its shards unti
 DevS9                   Devices are read in the order of the primary key, so a batch starts where the last one ended.
 DevS10                  A table has the last CHANGES changes, and is read every FOLLOW_S. A process that uses the file
                         alone writes no changes.
+DevS8                   Nobody waits longer than ANSWER_S for the disk, except for a load. What was not begun by then is
+                        not done; what was begun is done when the disk works again.
 DevS11                  A file beside the database is locked. The kernel releases the lock when the last holder dies.
 
 One thread has the connection and does one operation at a time, while the event loop goes on.
@@ -34,6 +36,7 @@ VERSION = 1
 BATCH = 500  # number of devices in a batch of `load`
 CHANGES = 10_000  # limit on the changes that are kept for other processes
 FOLLOW_S = 0.05  # pause between checks for changes by other processes
+ANSWER_S = 2.0  # the longest wait for the disk
 _BUSY_S = 2.0  # longest wait for a lock of the database, which another process or a backup may have
 _LOOK_S = 0.0005  # pause between attempts to get the lock
 
@@ -121,7 +124,7 @@ class SqliteDevices:
     async def load(self, shards: Collection[int]) -> AsyncIterator[Sequence[Found]]:
         after = b""
         while True:
-            found = await self._do(lambda db, after=after: _batch(db, after, shards))  # type: ignore[misc]
+            found = await self._do(lambda db, after=after: _batch(db, after, shards), None)  # type: ignore[misc]
             if not found:
                 return
             yield found
@@ -235,9 +238,12 @@ class SqliteDevices:
 
         return await self._do(transaction)
 
-    async def _do(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
+    async def _do(self, work: Callable[[sqlite3.Connection], _T], within_s: float | None = ANSWER_S) -> _T:
         try:
-            return await self._run(lambda: work(self._db))
+            async with asyncio.timeout(within_s):
+                return await self._run(lambda: work(self._db))
+        except TimeoutError:
+            raise StoreUnavailable("the disk does not answer") from None
         except sqlite3.Error as error:
             raise StoreUnavailable(describe(error)) from None
 
