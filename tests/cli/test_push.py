@@ -6,6 +6,9 @@ from contextlib import closing
 import pytest
 from support.ports import a_free_port
 
+from geocast.alertlog import tail
+from geocast.alertlog.sqlite_file import opened
+
 
 @pytest.fixture
 def options(geocast, keys, tmp_path):
@@ -13,6 +16,7 @@ def options(geocast, keys, tmp_path):
     assert geocast("keygen", "--push", "push.jwks", "--vapid", "vapid.jwks").status == 0
     with closing(sqlite3.connect(tmp_path / "other.db")) as db:
         db.execute("CREATE TABLE bookmarks (url TEXT)")
+    opened(tmp_path / "geocast.db")[0].close()
     files = ["--push-keys", "push.jwks", "--vapid", "vapid.jwks", "--keys", "keys.jwks"]
     return ["--listen", f"127.0.0.1:{a_free_port()}", "--contact", "mailto:ops@city.example", *files]
 
@@ -40,3 +44,13 @@ def test_invalid_push_options_are_refused_in_one_line(geocast, options, wrong, s
     outcome = geocast("push", *options, *wrong)
     assert outcome.is_one_line_error, outcome.err
     assert said in outcome.err
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_push_makes_no_log(geocast, options, tmp_path, monkeypatch, workers):
+    """A typing mistake in the path would leave all phones asleep: only nodes make logs."""
+    monkeypatch.setattr(tail, "MADE_S", 0.0)
+    outcome = geocast("push", *options, "--log", "sqlite:elsewhere.db", "--workers", workers)
+    assert outcome.is_one_line_error, outcome.err
+    assert f"--log: there is no alert log at {tmp_path / 'elsewhere.db'}: a node makes it" in outcome.err
+    assert not (tmp_path / "elsewhere.db").exists()

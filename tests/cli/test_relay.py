@@ -9,6 +9,8 @@ from contextlib import closing
 
 import pytest
 
+from geocast.alertlog import tail
+
 
 @pytest.fixture
 def targets(geocast, tmp_path):
@@ -40,6 +42,19 @@ def test_invalid_relay_options_are_refused_in_one_line(geocast, targets, wrong, 
     assert said in outcome.err
     assert "hidden" not in outcome.err
     assert "whsec_" not in outcome.err
+
+
+@pytest.mark.parametrize("there", [None, b""], ids=["no file", "an empty file"])
+def test_relay_makes_no_log(geocast, targets, tmp_path, monkeypatch, there):
+    """A relay on a mistyped path would be ready, and its siren silent: only nodes make logs."""
+    monkeypatch.setattr(tail, "MADE_S", 0.0)
+    path = tmp_path / "elsewhere.db"
+    if there is not None:
+        path.write_bytes(there)
+    outcome = geocast("relay", "--targets", "targets.toml", "--log", "sqlite:elsewhere.db")
+    assert outcome.is_one_line_error, outcome.err
+    assert f"--log: there is no alert log at {path}: a node makes it" in outcome.err
+    assert (path.read_bytes() if path.exists() else None) == there
 
 
 def test_unknown_variable_is_refused_by_relay(geocast, targets):

@@ -277,6 +277,7 @@ class AlertLog(Protocol):
     Every method may raise LogUnavailable.
     """
 
+    name: str  # the absolute path of its file, or its Redis, without secrets
     verifier: EntryVerifier  # checks the entries that are read (LogJ1)
 
     @property
@@ -291,8 +292,12 @@ class AlertLog(Protocol):
         """
         ...
 
+    async def is_there(self) -> bool:
+        """Return whether a node has made the log, without opening or changing it."""
+        ...
+
     async def start(self) -> None:
-        """Open the log. Raise ConfigError if it can't be used as configured."""
+        """Open the log, and make it if it is not there. Raise ConfigError if it can't be used as configured."""
         ...
 
     async def stop(self) -> None:

@@ -41,6 +41,7 @@ class MemoryLog:
     """A log in memory, which keeps all rules of the `alertlog` package except durability."""
 
     def __init__(self, verifier: EntryVerifier | None = None) -> None:
+        self.name = "memory:"
         self.verifier = verifier or TrustAll()
         self.quarantined = 0
         self._entries: list[Positioned] = []
@@ -55,6 +56,10 @@ class MemoryLog:
     async def examine(self) -> str:
         """Return a description of the log for the operator. There is nothing to check."""
         return "in memory: gone when the process ends"
+
+    async def is_there(self) -> bool:
+        """Return True: it is made with this object."""
+        return True
 
     async def start(self) -> None:
         """Do nothing: there is nothing to open."""

@@ -154,6 +154,7 @@ class SqliteLog:
         `max_pages` limits the file's size in pages; tests use it to simulate a full disk. `verifier` checks the entries
         that are read; without a verifier, all entries are accepted.
         """
+        self.name = str(path.absolute())
         self.verifier = verifier or TrustAll()
         self.quarantined = 0
         self._path = path
@@ -190,6 +191,10 @@ class SqliteLog:
             return f"{self._path}: {await asyncio.to_thread(sqlite_file.examined, self._path)}"
         except ConfigError as error:
             raise ConfigError(f"log {self._path}: {error}") from None
+
+    async def is_there(self) -> bool:
+        """Return whether there is a file with something in it at the log's path."""
+        return sqlite_file.is_there(self._path)
 
     async def start(self) -> None:
         """Open or create the file, and repair a corrupt one.

@@ -127,6 +127,16 @@ def opened(path: Path) -> tuple[sqlite3.Connection, int]:
         raise reason_of(error) from None
 
 
+def is_there(path: Path) -> bool:
+    """Return whether something is at the path, and not only an empty file."""
+    try:
+        return path.stat().st_size > 0 or not path.is_file()
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True  # opening it says why it can't be used
+
+
 def examined(path: Path) -> str:
     """Return a description of what is at `path`. Nothing is created, changed or locked.
 

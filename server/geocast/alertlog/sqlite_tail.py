@@ -25,7 +25,12 @@ class SqliteTail:
 
     def __init__(self, path: Path) -> None:
         """Prepare to read the file at `path`, which need not exist yet."""
+        self.name = str(path.absolute())
         self._path = path
+
+    async def is_there(self) -> bool:
+        """Return whether there is a file with something in it at the log's path."""
+        return sqlite_file.is_there(self._path)
 
     async def start(self) -> None:
         """Check that the file at the path is a log, if there is a file. Raise ConfigError if it is something else."""

@@ -13,10 +13,15 @@ interface guarantees less than `AlertLog` does. In exchange, reading requires no
             returns without an error.
 """
 
+import asyncio
+import time
 from collections.abc import AsyncGenerator, Sequence
 from typing import NamedTuple, Protocol
 
 from ..model.alert import Entry, OtherKind
+from ..model.errors import ConfigError, LogUnavailable
+
+MADE_S = 5.0  # how long a reader waits for a node that was started together with it
 
 
 class RawEntry(NamedTuple):
@@ -40,6 +45,12 @@ class LogTail(Protocol):
     Its rules (Obs1 to Obs3) are in the module's docstring.
     """
 
+    name: str  # the absolute path of its file, or its Redis, without secrets
+
+    async def is_there(self) -> bool:
+        """Return whether a node has made the log. Raise LogUnavailable if this can't be found out now."""
+        ...
+
     async def start(self) -> None:
         """Check that the log can be read. Raise ConfigError if the configuration makes this impossible.
 
@@ -54,3 +65,25 @@ class LogTail(Protocol):
     def follow(self) -> AsyncGenerator[Sequence[RawEntry], None]:
         """Yield the entries of the log in batches, without end (Obs1 to Obs3)."""
         ...
+
+
+class _Made(Protocol):
+    name: str
+
+    async def is_there(self) -> bool: ...
+
+
+async def refuse_missing(log: _Made) -> None:
+    """Raise ConfigError if the log that a process reads is not there within MADE_S, since only nodes make logs.
+
+    Example: somebody mistypes the path of the log. A relay that made an empty file there would be ready, and its siren
+    would stay silent.
+    """
+    until = time.monotonic() + MADE_S
+    try:
+        while not await log.is_there():
+            if time.monotonic() >= until:
+                raise ConfigError(f"--log: there is no alert log at {log.name}: a node makes it when it starts")
+            await asyncio.sleep(0.1)
+    except LogUnavailable:
+        return  # whoever reads it tries again until it can be used

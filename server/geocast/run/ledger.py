@@ -8,7 +8,7 @@ from pathlib import Path
 
 from .. import __version__
 from ..alertlog.sqlite_tail import SqliteTail
-from ..alertlog.tail import LogTail
+from ..alertlog.tail import LogTail, refuse_missing
 from ..approvals.reviewers import Reviewers
 from ..clock import SystemClock
 from ..config import REDIS_SCHEMES
@@ -48,11 +48,13 @@ async def write(log: str, folder: Path, reviewers: Reviewers | None) -> str:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     observer = observer_of(log)
-    await observer.start()
     try:
+        await observer.start()
+        await refuse_missing(observer)
         with Ledger(folder, SystemClock()) as ledger:
             ledger.write({"what": "started", "version": __version__})
-            logger.info("the ledger now follows the log; the ledger's last record (number:SHA-256) is %s", ledger.head)
+            text = "the ledger now follows the log %s; the ledger's last record (number:SHA-256) is %s"
+            logger.info(text, observer.name, ledger.head)
             following = asyncio.ensure_future(_follow(observer, LedgerRecorder(ledger.write, ledger.known, reviewers)))
             stopping = asyncio.ensure_future(stop.wait())
             await asyncio.wait([following, stopping], return_when=asyncio.FIRST_COMPLETED)

@@ -16,6 +16,7 @@ from .. import tasks
 from ..alertlog import AlertLog, EntryVerifier
 from ..alertlog.memory import MemoryLog
 from ..alertlog.sqlite import SqliteLog
+from ..alertlog.tail import refuse_missing
 from ..api.context import ApiContext, Places
 from ..api.http_server import serve
 from ..api.routes_alerts import serving
@@ -72,11 +73,18 @@ def open_log(settings: Settings, verifier: EntryVerifier | None = None) -> Alert
 
 
 @contextlib.asynccontextmanager
-async def opened_log(settings: Settings, verifier: EntryVerifier | None = None) -> AsyncIterator[AlertLog]:
-    """Open the alert log named by `--log` while the block runs. Raise ConfigError if the log can't be used."""
+async def opened_log(
+    settings: Settings, verifier: EntryVerifier | None = None, *, makes: bool = True
+) -> AsyncIterator[AlertLog]:
+    """Open the alert log named by `--log` while the block runs. Raise ConfigError if the log can't be used.
+
+    If `makes` is false, the log must be there already.
+    """
     alert_log = open_log(settings, verifier)
-    await alert_log.start()
     try:
+        if not makes:
+            await refuse_missing(alert_log)
+        await alert_log.start()
         yield alert_log
     finally:
         await alert_log.stop()

@@ -159,7 +159,8 @@ class PushProcess:
         clock, in_force, settings = SystemClock(), self._means.in_force, self._means.settings
         watch_tasks(self._metrics)
         async with contextlib.AsyncExitStack() as opened:
-            alert_log = await opened.enter_async_context(opened_log(self._means.node, in_force.trust))
+            log = opened_log(self._means.node, in_force.trust, makes=False)
+            alert_log = await opened.enter_async_context(log)
             store = await opened.enter_async_context(_opened(devices))
             client = await opened.enter_async_context(HttpPushClient(clock, settings.private, self._means.tls))
             waking = self._waking(store, shards, client, clock)

@@ -53,7 +53,7 @@ async def _look(means: PushContext, path: Path) -> None:
     store = SqliteDevices(path, alone=False)
     await store.start()
     await store.stop()
-    async with opened_log(means.node):
+    async with opened_log(means.node, makes=False):
         pass
 
 

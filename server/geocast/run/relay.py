@@ -101,7 +101,7 @@ async def run(settings: RelaySettings, metrics_listener: socket.socket | None) -
     store = ToldStore(settings.state)
     told, gone = await store.start()
     try:
-        async with reloading(config, None), opened_log(settings.as_node(), config.trust) as alert_log:
+        async with reloading(config, None), opened_log(settings.as_node(), config.trust, makes=False) as alert_log:
             keeper = LogHealth(alert_log, clock)
             watch_tasks(metrics)
             metrics.watch(keeper.metrics)

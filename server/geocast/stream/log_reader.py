@@ -204,8 +204,10 @@ class LogReader:
                 self._keeper.worked("read")
                 if batch:
                     await self._apply_all(batch)
-                else:
+                elif not self.caught_up.is_set():
                     self.caught_up.set()
+                    live = len(self._live) - self._live.suspended(self._clock.now())
+                    logger.info("the alert log %s has %d live alerts", self._log.name, live)
                 await self._reread_if_clock_was_ahead()
                 await self._verify_again()
                 tasks.works()

@@ -1,6 +1,7 @@
 """The requirements for a Redis that keeps a log, and the start of a node with it."""
 
 import asyncio
+import contextlib
 import subprocess
 import sys
 import uuid
@@ -16,8 +17,9 @@ from support.fakes import a_cancel, a_revision
 from support.ports import a_free_port
 from support.redis_server import RedisServer, needs_redis, wait_until
 
-from geocast.alertlog import Counts
-from geocast.alertlog.redis_streams import target
+from geocast.alertlog import Counts, tail
+from geocast.alertlog.redis_streams import RedisStreamsLog, target
+from geocast.alertlog.redis_streams.tail import RedisTail
 from geocast.model.errors import ConfigError, LogUnavailable
 
 pytestmark = needs_redis
@@ -244,3 +246,17 @@ def test_redis_user_with_documented_rights_can_use_the_whole_log(tmp_path, time_
                 assert await log.purge(2**41) == 4
 
         run(main)
+
+
+@pytest.mark.parametrize("kind", [RedisStreamsLog, RedisTail])
+async def test_log_is_there_only_after_a_node_has_made_it(server, kind, monkeypatch):
+    """A reader with a mistyped database or prefix makes no log of its own."""
+    monkeypatch.setattr(tail, "MADE_S", 0.0)
+    async with contextlib.AsyncExitStack() as stack:
+        log = kind(server.url)
+        stack.push_async_callback(log.stop)
+        with pytest.raises(ConfigError, match=r"no alert log at Redis at 127\.0\.0\.1:\d+: a node makes it"):
+            await tail.refuse_missing(log)
+        assert server.command("DBSIZE") == 0
+        async with opened(server.url):
+            await tail.refuse_missing(log)

@@ -195,16 +195,18 @@ def test_altered_ledger_line_is_reported_by_verify_and_prevents_the_next_start(n
     assert "secret" not in writer.errors.read_text()
 
 
-def test_ledger_waits_until_the_log_exists(tmp_path: Path):
-    """One log line reports the missing log. SIGTERM still ends the ledger in order (rule Obs3)."""
+def test_ledger_of_a_log_that_does_not_exist_exits_and_names_the_path(tmp_path: Path):
+    """Nothing is made there: a ledger of a mistyped path would stay empty."""
     writer = Writer(tmp_path / "ledger", f"sqlite:{tmp_path / 'nowhere.db'}")
     writer.start()
     try:
-        wait_until(lambda: "the log can't be read: there is no file yet" in writer.errors.read_text(), "it says so")
-        assert writer.end().startswith("1:")
+        assert writer.process
+        assert writer.process.wait(PATIENCE) == 2
+        assert f"there is no alert log at {tmp_path / 'nowhere.db'}: a node makes it" in writer.errors.read_text()
     finally:
         writer.kill()
     assert not (tmp_path / "nowhere.db").exists()
+    assert not (tmp_path / "ledger").exists()
 
 
 POLICY = f"""

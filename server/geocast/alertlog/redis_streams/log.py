@@ -68,25 +68,25 @@ class RedisStreamsLog:
         the entries that are read; without a verifier, all entries are accepted.
         """
         where = target.parse(url)
-        self._name = str(where)
+        self.name = str(where)
         self._keys = f"{{{where.prefix}}}:"
         self._stream = f"{self._keys}stream"
         self._append_times = append_times()
         self._primary = Primary(where)
         self.verifier = verifier or TrustAll()
-        self._aside = Quarantine(self._name, self.verifier)
+        self._aside = Quarantine(self.name, self.verifier)
         self._history = History()
         self._known = StoredEntries(self._history)
         self._trusted_time = TrustedTime()
         self._writer = Writer(self._primary, self._keys, self._history, replicas=replicas, volatile=volatile)
         self._appender = Appender(self._writer, lambda: self._heart.problem, self._known.keep)
         self._counting = DeliveryCounts(self._primary, self._keys)
-        self._mender = Repairer(self._name, self._writer, self._known, self._counting, self._stored, self._aside)
+        self._mender = Repairer(self.name, self._writer, self._known, self._counting, self._stored, self._aside)
         self._heart = Heartbeat(
             self._primary, self._writer, self._history, self._beaten, replicas=replicas, volatile=volatile
         )
         self._servers = ServerChoice(
-            self._name, self._primary, where, follow, self._stream, self._history, volatile=volatile
+            self.name, self._primary, where, follow, self._stream, self._history, volatile=volatile
         )
         parts = self._stream, self._writer, self._history, self._aside, self._known.keep
         source = FollowedStream(*parts, compares=follow != PRIMARY)
@@ -106,13 +106,17 @@ class RedisStreamsLog:
         keys. Raise LogUnavailable if the server can't be used now.
         """
         try:
-            return f"{self._name}: {await self._heart.examine(self._keys)}, {await self._servers.examine()}"
+            return f"{self.name}: {await self._heart.examine(self._keys)}, {await self._servers.examine()}"
         except Unfit as error:
-            raise ConfigError(f"log {self._name}: {error}") from None
+            raise ConfigError(f"log {self.name}: {error}") from None
         except LogUnavailable as error:
-            raise LogUnavailable(f"{self._name}: {error}") from None
+            raise LogUnavailable(f"{self.name}: {error}") from None
         finally:
             await self._primary.close()
+
+    async def is_there(self) -> bool:
+        """Return whether Redis has the keys of the log."""
+        return bool(await self._primary.call("EXISTS", f"{self._keys}meta"))
 
     async def start(self) -> None:
         """Connect to Redis, and begin to write heartbeats (items in the stream that show that Redis works).
@@ -124,7 +128,7 @@ class RedisStreamsLog:
             await self._heart.start()
         except Unfit as error:
             await self._primary.close()
-            raise ConfigError(f"log {self._name}: {error}") from None
+            raise ConfigError(f"log {self.name}: {error}") from None
 
     async def stop(self) -> None:
         """Wait until all appends are stored or have failed, then close all connections."""

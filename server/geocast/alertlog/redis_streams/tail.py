@@ -26,21 +26,25 @@ class RedisTail:
     def __init__(self, url: str) -> None:
         """Prepare to read the log at `url`, a URL as in the option `--log`. Raise ConfigError if it is not valid."""
         where = target.parse(url)
-        self._name = str(where)
+        self.name = str(where)
         self._stream = f"{{{where.prefix}}}:stream"
         self._primary = Primary(where)
         self._last: tuple[Id, Fields] | None = None  # the last entry that was yielded: its id and its fields
 
+    async def is_there(self) -> bool:
+        """Return whether there is anything in the stream: a node begins it with a heartbeat."""
+        reader = await self._primary.reader()
+        try:
+            return bool(await reader.ask("XRANGE", self._stream, "-", "+", "COUNT", 1))
+        finally:
+            await reader.close()
+
     async def start(self) -> None:
         """Check that this user may read the stream. Raise ConfigError if not."""
         try:
-            reader = await self._primary.reader()
-            try:
-                await reader.ask("XRANGE", self._stream, "-", "+", "COUNT", 1)
-            finally:
-                await reader.close()
+            await self.is_there()
         except Unfit as error:
-            raise ConfigError(f"log {self._name}: {error}") from None
+            raise ConfigError(f"log {self.name}: {error}") from None
         except LogUnavailable:
             return  # if the problem does not pass, `follow` raises it
 
