@@ -19,7 +19,7 @@ _ATOM = "http://www.w3.org/2005/Atom"
 _LONG = " ".join(f'xmlns:{"n" * 240}{n}="{"u" * 250}"' for n in range(60))
 
 
-def _spread(inside: str, namespaces: str = "") -> Iterator[str]:
+def spread(inside: str, namespaces: str = "") -> Iterator[str]:
     """Yield a message, an envelope and a feed with this in them."""
     yield f'<alert xmlns="{_CAP}" {namespaces}>{inside}</alert>'
     yield f'<EDXLDistribution xmlns="{_EDXL}" {namespaces}>{inside}</EDXLDistribution>'
@@ -63,10 +63,10 @@ INSIDE: dict[str, Callable[[], tuple[str, ...]]] = {
 def documents() -> Iterator[tuple[str, bytes]]:
     """Yield each document in UTF-8, and some in UTF-16, with its name."""
     for name, inside in INSIDE.items():
-        for text in _spread(*inside()):
+        for text in spread(*inside()):
             yield name, text.encode()
     for name in ("long namespace that is used", "many elements"):
-        yield f"{name} (UTF-16)", next(_spread(*INSIDE[name]())).encode("utf-16")
+        yield f"{name} (UTF-16)", next(spread(*INSIDE[name]())).encode("utf-16")
 
 
 def main(kind: str) -> None:

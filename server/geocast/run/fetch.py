@@ -15,6 +15,7 @@ from prometheus_client.core import Metric
 
 from .. import tasks
 from ..clock import Clock, SystemClock
+from ..config import raise_descriptor_limit
 from ..ingest.fetch.checking import check_feed, table
 from ..ingest.fetch.http_client import FeedClient, HostQueues
 from ..ingest.fetch.node_client import NodeClient
@@ -61,6 +62,7 @@ async def follow(settings: FetchSettings, listener: socket.socket | None) -> Non
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    raise_descriptor_limit()  # each of up to 1,000 feeds may have several connections
     process = FetchProcess(settings, SystemClock())
     watch_tasks(process.metrics)
     async with (

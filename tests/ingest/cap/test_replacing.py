@@ -3,6 +3,7 @@
 import pytest
 from ingest.cap.issuer import (
     MINUTE_MS,
+    PUBLIC_WARNING,
     a_cancel,
     a_message,
     an_info,
@@ -11,6 +12,8 @@ from ingest.cap.issuer import (
     time,
 )
 from support.fakes import NOON_MS
+
+from geocast.policy.publishers.bounds import Bounds, Publishers
 
 
 def test_cancel_ends_all_alerts_that_it_names(room):
@@ -24,6 +27,17 @@ def test_cancel_ends_all_alerts_that_it_names(room):
         assert {each.reason for each in answer.cancelled} == {"The river is falling."}
         again = room.taken(body)
         assert (again.outcome, again.why, again.stored) == ("ignored", "ended", ())
+    assert room.live() == {}
+
+
+def test_cancel_and_all_clear_are_taken_when_the_rate_of_the_source_is_used_up(room):
+    """Only alerts and revisions are limited (PG2)."""
+    tables = Publishers({"met": Bounds(per_minute=2)})
+    room.taking = room.taking.with_config(PUBLIC_WARNING, room.taking.sources, tables)
+    assert room.outcomes(a_message("m-1"), a_message("m-2")) == ["published", "published"]
+    assert room.refused(a_message("m-3")) == "rate-limited"
+    all_clear = a_message("c-2", 2, ["m-2"], an_info(responseType="AllClear"))
+    assert room.outcomes(a_cancel("c-1", 1, ["m-1"]), all_clear) == ["cancelled", "cancelled"]
     assert room.live() == {}
 
 

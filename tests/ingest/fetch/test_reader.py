@@ -338,6 +338,44 @@ async def test_links_that_hang_delay_no_message_of_another_link_or_host(bench, m
             await asyncio.gather(posting, return_exceptions=True)
 
 
+async def test_forty_feeds_of_one_host_are_read_again_and_again_while_four_of_its_urls_hang(
+    server, tmp_path, monkeypatch
+):
+    """The four hang once at the same time, and then one at a time (rule FE3)."""
+    monkeypatch.setattr(http_client, "GET_S", 0.2)
+    hanging = [f"/hang{n}" for n in range(4)]
+    server.pages |= dict.fromkeys(hanging, HANG)
+    queues, node, state = HostQueues(), ScriptedNode(), FetchState(tmp_path / "fetch.db")
+    state.open()
+    feeds = [
+        WatchedFeed(path[1:], server.url(path), frozenset({server.host}), allow_http=True, allow_private=True)
+        for path in (*hanging, *(f"/feed{n}" for n in range(36)))
+    ]
+    clock, metrics = FakeClock(NOON_MS), Metrics()
+    outcomes = FetchOutcomes(clock, metrics)
+    clients = [FeedClient(feed, queues, clock) for feed in feeds]
+    readers = [
+        FeedReader(feed, client, node, state, outcomes, clock) for feed, client in zip(feeds, clients, strict=True)
+    ]
+    await asyncio.gather(*(reader.read() for reader in readers[:4]))
+    assert len(server.paths()) == 4
+    monkeypatch.setattr(http_client, "GET_S", 30)
+    tasks = [asyncio.create_task(reader.run()) for reader in readers]
+    for minute in range(3):
+        names = {f"{reader.feed.name}-{minute}" for reader in readers[4:]}
+        for reader in readers[4:]:
+            name = f"{reader.feed.name}-{minute}"
+            server.pages[f"/{reader.feed.name}"] = atom(linked(name, server.message(name, a_message(name))))
+            reader.read_now()
+        await node.until(names)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, *(client.close() for client in clients), return_exceptions=True)
+    state.close()
+    assert sum(path in hanging for path in server.paths()) <= 1
+    assert server.most_at_once <= 4 + 4  # the server does not notice that a client of a URL that hangs has gone
+
+
 async def test_entry_that_can_not_be_read_by_a_mistake_stops_no_other(bench, monkeypatch):
     """It is tried again later, like a link that fails (rule FE4)."""
     async with bench:

@@ -12,7 +12,7 @@ import ssl
 import weakref
 import zlib
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from email.message import Message
 from typing import Any
@@ -31,7 +31,7 @@ GET_S = 30.0  # the time limit for one request: name resolution, connection, TLS
 MAX_REDIRECTS = 3
 AT_ONCE = 4  # the most requests to one host at a time
 MAX_SLOW = 1_000  # the most URLs of a host that are remembered because they timed out
-MAX_HELD_BYTES, SMALL_BYTES = 64 * 1024 * 1024, 64 * 1024  # of all answers together; of one that is always accepted
+MAX_HELD_BYTES, SMALL_BYTES = 32 * 1024 * 1024, 64 * 1024  # of all answers together; of one that is always accepted
 MAX_LINK = 2_000  # the most characters of a link
 KEPT_S = 120.0  # how long an idle connection is kept
 _PER_ADDRESS_S = 10.0
@@ -77,14 +77,15 @@ class Fetched:
 class HostQueues:
     """The requests of all feeds: AT_ONCE for each host, of which URLs that timed out share one.
 
-    All answers together have at most MAX_HELD_BYTES, apart from small ones. If there is more, the requests that have
-    taken the longest are given up.
+    All answers together have at most MAX_HELD_BYTES, apart from small ones. Answers wait for room, and if only answers
+    under way take all of it, the request that has taken the longest is given up.
     """
 
     def __init__(self) -> None:
         self._hosts: defaultdict[str, _Host] = defaultdict(_Host)
         self._sizes: dict[asyncio.Timeout, int] = {}  # of the answers under way, the oldest first
         self._held = 0
+        self._released = asyncio.Event()
 
     def is_slow(self, host: str, url: str) -> bool:
         """Return whether the last request for a URL timed out. The host is given as HOST:PORT."""
@@ -109,11 +110,21 @@ class HostQueues:
         """Take note that the answer of a request with this time limit has now this size."""
         self._held += size - self._sizes.get(limit, 0)
         self._sizes[limit] = size
-        if self._held > MAX_HELD_BYTES:
-            oldest = next((each for each, held in self._sizes.items() if held > SMALL_BYTES), None)
-            if oldest is not None:
+
+    async def room(self, limit: asyncio.Timeout) -> None:
+        """Wait until an answer that is not small may grow.
+
+        If only answers under way take all of the room, give up the oldest.
+        """
+        while self._held > max(MAX_HELD_BYTES, self._sizes.get(limit, 0)):
+            if self._held == sum(self._sizes.values()):
+                oldest = next((each for each, size in self._sizes.items() if size > SMALL_BYTES), limit)
                 self.end(oldest)
                 oldest.reschedule(asyncio.get_running_loop().time())
+                await asyncio.sleep(0)
+            else:
+                self._released.clear()
+                await self._released.wait()
 
     def keep(self, limit: asyncio.Timeout, answer: Fetched) -> None:
         """Count a complete answer until nobody uses it any more."""
@@ -125,6 +136,7 @@ class HostQueues:
 
     def _release(self, size: int) -> None:
         self._held -= size
+        self._released.set()
 
 
 class _Host:
@@ -199,7 +211,7 @@ class FeedClient:
                 if response.status == 200:
                     encoding = head.get("content-encoding", "").strip().lower()
                     try:
-                        body = await _body(response, encoding, max_bytes, lambda size: self._queues.grow(limit, size))
+                        body = await self._body(response, encoding, max_bytes, limit)
                         answer = Fetched(200, url, head, body)
                         self._queues.keep(limit, answer)
                         return answer
@@ -218,6 +230,33 @@ class FeedClient:
         except (OSError, httpcore.NetworkError, httpcore.ProtocolError):
             raise FetchFailed("broken-answer") from None
 
+    async def _body(self, response: httpcore.Response, encoding: str, max_bytes: int, limit: asyncio.Timeout) -> bytes:
+        """Return the body of an answer. Raise FetchFailed if it is too long, or can't be decompressed."""
+        if encoding not in ("", "identity", "gzip", "x-gzip"):
+            raise FetchFailed("unknown-encoding")
+        unpack = zlib.decompressobj(zlib.MAX_WBITS | 16) if encoding.endswith("gzip") else None
+        body = bytearray()
+        async for chunk in response.aiter_stream():
+            if unpack is not None and unpack.eof:  # what follows the end may have no end
+                break
+            rest = chunk
+            while rest:
+                if len(body) > SMALL_BYTES:
+                    await self._queues.room(limit)
+                try:
+                    body += rest if unpack is None else unpack.decompress(rest, SMALL_BYTES)
+                except zlib.error:
+                    raise FetchFailed("broken-answer") from None
+                rest = b"" if unpack is None else unpack.unconsumed_tail
+                self._queues.grow(limit, len(body))
+                if len(body) > max_bytes:
+                    raise FetchFailed("too-long")
+        if unpack is not None:
+            body += unpack.flush()
+            if not unpack.eof:
+                raise FetchFailed("broken-answer")
+        return bytes(body)
+
 
 def plain_url(base: str, link: str) -> str:
     """Return the absolute URL of a link, with everything percent-encoded that a request can't contain.
@@ -230,30 +269,6 @@ def plain_url(base: str, link: str) -> str:
         return quote(urljoin(base, link.strip()).partition("#")[0], safe=_SAFE)
     except ValueError:
         return ""
-
-
-async def _body(response: httpcore.Response, encoding: str, max_bytes: int, grow: Callable[[int], None]) -> bytes:
-    """Return the body of an answer. Raise FetchFailed if it is too long, or can't be decompressed.
-
-    `grow` is called with the size of what has arrived.
-    """
-    if encoding not in ("", "identity", "gzip", "x-gzip"):
-        raise FetchFailed("unknown-encoding")
-    unpack = zlib.decompressobj(zlib.MAX_WBITS | 16) if encoding.endswith("gzip") else None
-    body = bytearray()
-    async for chunk in response.aiter_stream():
-        if unpack is not None and unpack.eof:  # what follows the end may have no end
-            break
-        try:
-            body += chunk if unpack is None else unpack.decompress(chunk, max_bytes + 1 - len(body))
-        except zlib.error:
-            raise FetchFailed("broken-answer") from None
-        if len(body) > max_bytes:
-            raise FetchFailed("too-long")
-        grow(len(body))
-    if unpack is not None and not unpack.eof:
-        raise FetchFailed("broken-answer")
-    return bytes(body)
 
 
 def _is_tls(error: BaseException) -> bool:

@@ -8,6 +8,7 @@
 Error messages name tables and keys, and never repeat a value, because a URL may contain a key.
 """
 
+import functools
 import re
 import ssl
 from collections.abc import Mapping
@@ -70,7 +71,7 @@ class WatchedFeed:
         Raise ConfigError if `ca_file` can't be used.
         """
         try:
-            return ssl.create_default_context() if self.ca_file is None else _trusting(self.ca_file)
+            return _tls_of_the_system() if self.ca_file is None else _trusting(self.ca_file)
         except PydanticCustomError as error:
             raise ConfigError(f"feeds.{self.name}.ca_file: {error}") from None
 
@@ -89,6 +90,11 @@ class FetchSettings:
     def cap_url(self) -> str:
         """The URL that messages are posted to."""
         return f"{str(self.api).rstrip('/')}/v1/cap"
+
+
+@functools.cache
+def _tls_of_the_system() -> ssl.SSLContext:
+    return ssl.create_default_context()  # takes about 1 MB, so all feeds share it
 
 
 def host_of(url: str) -> str | None:
