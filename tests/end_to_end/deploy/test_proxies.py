@@ -165,6 +165,19 @@ class OneNginx(Nginx):
         return f"pid {home / 'nginx.pid'};\nevents {{}}\nhttp {{\n{temporary(home)}    access_log off;\n{server}}}\n"
 
 
+class NginxForApps(Nginx):
+    """The lines for nginx of the page on weather apps, in a server that logs as much as it can."""
+
+    def config(self, home: Path, certificate: Certificate, ports: list[tuple[int, int]]) -> str:
+        lines = replaced(block("nginx", page="guide/weather-apps"), ("127.0.0.1:8768", f"127.0.0.1:{self.feed_port}"))
+        others = f"location / {{ proxy_pass http://127.0.0.1:{self.feed_port}; }}"
+        return (
+            f"pid {home / 'nginx.pid'};\nevents {{}}\nhttp {{\n{temporary(home)}"
+            f"access_log {home / 'access.log'};\nerror_log {home / 'error.log'} info;\n"
+            f"server {{ listen 127.0.0.1:{self.api_port};\n{lines}{others} }} }}\n"
+        )
+
+
 class OneCaddy(Proxy):
     """The Caddy server that docs/operations.md describes for one node."""
 
@@ -178,6 +191,57 @@ class OneCaddy(Proxy):
             ("127.0.0.1:8767", f"127.0.0.1:{self.push_ports[1][0]}"),
         )
         return f"{{\n\tadmin off\n\tauto_https disable_redirects\n\tstorage file_system {home}\n}}\n{site}"
+
+
+BOX = "min_lat=47.51&max_lat=47.52&min_lon=9.71&max_lon=9.72"
+
+
+def fails(url: str) -> None:
+    """Ask a proxy for something behind a server that is down, as soon as the proxy answers."""
+
+    def is_answered() -> bool:
+        with contextlib.suppress(httpx.TransportError):
+            answer = httpx.get(url, trust_env=False, verify=False, timeout=PATIENCE)
+            return answer.status_code in (502, 503)
+        return False
+
+    wait_until(is_answered, "the proxy answers that the server is down")
+
+
+def test_nginx_logs_no_box_of_an_app_while_the_feed_is_down(certificate: Certificate, tmp_path: Path) -> None:
+    """Neither in its access log nor in its error log; what fails elsewhere is in both (FA6)."""
+    program(NginxForApps.name)
+    with NginxForApps(tmp_path, certificate, [Node(tmp_path)]) as proxy:
+        url = f"http://127.0.0.1:{proxy.api_port}"
+        for path in ("/alert/area", "/alert/0", "/config/server_status", "/elsewhere"):
+            fails(f"{url}{path}?{BOX}")
+    logs = {file: file.read_text("utf-8") for file in (tmp_path / "access.log", tmp_path / "error.log", proxy.output)}
+    lines = [line for text in logs.values() for line in text.splitlines() if "min_lat" in line]
+    assert len(lines) == 2
+    assert all("/elsewhere" in line for line in lines)
+
+
+def test_haproxy_logs_no_query_while_servers_are_down(certificate: Certificate, tmp_path: Path) -> None:
+    """It logs that servers are down, at the level of its file, and nothing of a request."""
+    program(HAProxy.name)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as log:
+        log.bind(str(tmp_path / "log"))
+        log.settimeout(PATIENCE)
+        proxy = HAProxy(tmp_path, certificate, [Node(tmp_path) for _ in range(2)])
+        level = re.search(r"log /dev/log (local0 \w+)", changed("haproxy.cfg"))
+        assert level is not None
+        text = proxy.file.read_text("utf-8").replace("global\n", f"global\n    log {tmp_path / 'log'} {level[1]}\n", 1)
+        proxy.file.write_text(text, "utf-8")
+        with proxy:
+            fails(f"https://localhost:{proxy.stream_port}/v1/cap?{BOX}")
+            found = b""
+            while b"is DOWN" not in found:
+                found += log.recv(65_536)
+        log.settimeout(0)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                found += log.recv(65_536)
+    assert b"min_lat" not in found
 
 
 @pytest.fixture(params=[HAProxy, Nginx], ids=lambda kind: kind.name)

@@ -32,9 +32,9 @@ def replaced(text: str, *changes: tuple[str, str]) -> str:
     return text
 
 
-def block(language: str, heading: str = "") -> str:
-    """Return the only code block of one-node.md in a language, in the section with this heading if one is given."""
-    text = (ROOT / "docs" / "operations" / "one-node.md").read_text("utf-8")
+def block(language: str, heading: str = "", page: str = "operations/one-node") -> str:
+    """Return the only code block of a page in a language, in the section with this heading if one is given."""
+    text = (ROOT / "docs" / f"{page}.md").read_text("utf-8")
     text = text.partition(f"\n## {heading}\n")[2].partition("\n## ")[0] if heading else text
     [found] = re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
     return found
