@@ -23,7 +23,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..alertlog import PAGE, Cursor
 from ..auth.scopes import MANAGE, PUBLISH
-from ..auth.tokens import Grant, Requester
+from ..auth.tokens import Grant, Requester, TokenVerifier
+from ..clock import Now
 from ..ingest.cap import MAX_CAP_BYTES
 from ..model import problems
 from ..model.alert import ID_PATTERN, is_id
@@ -46,6 +47,8 @@ CAP_PATH = "/v1/cap"
 CAP_UNAUTHORIZED = (
     "A source's secret (CAP-Webhook-Auth: SECRET) or a valid bearer token (Authorization: Bearer <JWT>) is needed."
 )
+NOT_VALID_HERE = "The token is not valid here. The command `geocast token --check` says why, given the public keys."
+STREAM_PATH = "/v1/stream"  # of the other listener; clients that take the wrong port ask for it here
 CAP_TYPES = ("application/xml", "text/xml", "application/cap+xml")
 _CHARSET = re.compile(r"""charset\s*=\s*"?([A-Za-z0-9._-]{1,40})"?\s*(;|$)""", re.IGNORECASE)
 PUBLIC = frozenset(
@@ -132,6 +135,8 @@ class Middleware:
         """
         if self._api.drain.begun:
             raise _draining()
+        if scope["path"] == STREAM_PATH:
+            raise Problem(problems.NOT_FOUND, "The stream, a WebSocket, is at the port of --stream. This is the api.")
         if source := self._by_secret(scope):
             scope["cap_source"] = source
             return source.name
@@ -141,7 +146,8 @@ class Middleware:
         grant = tokens.check(token, self._api.clock.now(), again=True)
         if grant is None:
             is_cap = scope["path"] == CAP_PATH and self._api.taking is not None
-            raise unauthorized(CAP_UNAUTHORIZED if is_cap else "")
+            missing = CAP_UNAUTHORIZED if is_cap else ""
+            raise invalid_token(tokens, token, self._api.clock.now()) if token else unauthorized(missing)
         scope["grant"] = grant
         return grant.subject
 
@@ -253,9 +259,21 @@ def _draining() -> Problem:
     return Problem.later(problems.DRAINING, RETRY_AFTER_S)
 
 
-def unauthorized(detail: str = "") -> Problem:
-    """Return the problem (401) with which to answer a request without a valid token."""
-    return Problem(problems.UNAUTHORIZED, detail, headers={"WWW-Authenticate": 'Bearer realm="geocast"'})
+def unauthorized(detail: str = "", error: str = "") -> Problem:
+    """Return the problem (401) with which to answer a request without a valid token or secret.
+
+    `error` has the further attributes of the challenge. Without a token there are none (RFC 6750, 3.1).
+    """
+    return Problem(problems.UNAUTHORIZED, detail, headers={"WWW-Authenticate": 'Bearer realm="geocast"' + error})
+
+
+def invalid_token(tokens: TokenVerifier, token: str, now: Now) -> Problem:
+    """Return the problem (401) with which to answer a token that is not valid.
+
+    Only somebody who has a token with a valid signature learns that it has expired.
+    """
+    detail = "The token has expired." if tokens.is_expired(token, now) else NOT_VALID_HERE
+    return unauthorized(detail, ', error="invalid_token"')
 
 
 async def body_of(request: Request, most: int = MAX_BODY_BYTES) -> dict[str, Any]:

@@ -222,6 +222,14 @@ class TokenVerifier:
         grant = _grant(key, claims, now.wall_ms)
         return grant if grant is not None and grant.proof is not None and self.still_valid(grant.proof) else None
 
+    def is_expired(self, token: str, now: Now) -> bool:
+        """Return whether an invalid token has a valid signature and audience, and `exp` is not in the future."""
+        with suppress(PyJWTError, KeyError, TypeError, ValueError, RecursionError, OverflowError):
+            if len(token) <= MAX_TOKEN_BYTES:
+                expires_at = self._claims_once(token)[1]["exp"]
+                return is_date(expires_at) and expires_at * 1000 <= now.wall_ms
+        return False
+
     def _claims(self, token: str) -> tuple[Key, Mapping[str, Any]]:
         """Check the signature and the audience of a token. Return the key that signed it, and its claims.
 

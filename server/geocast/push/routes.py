@@ -20,7 +20,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..api.drain import Drain
-from ..api.middleware import bearer, body_of, granted, unauthorized
+from ..api.middleware import bearer, body_of, granted, invalid_token, unauthorized
 from ..api.responses import RETRY_AFTER_S, allowed, as_problem, problem_document
 from ..auth.jwks_refresh import NewerKeys
 from ..auth.scopes import RECEIVE
@@ -221,7 +221,7 @@ class _Gate:
             await calls.newer_keys.waited()
         grant = scope["grant"] = calls.tokens.check(token, calls.clock.now(), again=True)
         if grant is None:
-            raise unauthorized()
+            raise invalid_token(calls.tokens, token, calls.clock.now()) if token else unauthorized()
         return grant.subject
 
 

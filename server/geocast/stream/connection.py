@@ -86,6 +86,7 @@ RATE_PER_S, BURST = 10.0, 300  # limits on the messages of one connection, inclu
 FRAGMENT_COST = 1 / 32  # the cost of a fragment, in messages; an empty fragment and the last one cost a whole message
 RETRY_AFTER_S = 5  # the `Retry-After` of a 503
 MAX_HEADERS_BYTES = 32 * 1024
+REFUSED_ORIGIN_S = 60.0  # the least time between two log lines about refused origins
 # The kernel's send buffer of each connection. It is small because bytes in it can't be taken back when an alert ends.
 SEND_BUFFER_BYTES = 64 * 1024
 # How many descriptors of the listening socket the loop watches. In each turn of the loop, libuv accepts one connection
@@ -106,6 +107,8 @@ _FAILURES = {
     c.code: c for c in (close_codes.PROTOCOL_ERROR, close_codes.BAD_UTF8, close_codes.TOO_LONG, close_codes.INTERNAL)
 }
 _WIRES = {wire.subprotocol: wire for wire in WIRES}
+_API_DOOR = "Requests of the api go to the port of --api."
+_NO_HANDSHAKE = f"This is not a WebSocket handshake (RFC 6455). {_API_DOOR}"
 
 
 class Stream:
@@ -159,6 +162,7 @@ class Stream:
         self._max_unsaid = unsaid
         self._origins = frozenset(origins)
         self._loopback_origins = loopback_origins
+        self._next_origin_line = 0.0
         self._newer_keys = newer_keys
         call_later = call_later or (lambda seconds, call: asyncio.get_running_loop().call_later(seconds, call))
         self.hellos = WorkQueue(call_later, work_s=HELLOS_S, rest_times=0)  # connections with a `hello` (Rule 6)
@@ -242,21 +246,17 @@ class Stream:
         To refuse the request, the result is an HTTP status and a text. To accept it, the result is the wire format and
         a 101 response. If the request breaks several rules, the rule that is checked first decides.
         """
-        path, mark, _ = request.path.partition("?")
-        if self.draining or self.connections > self._capacity:
-            return 503, "This node takes no more connections now."
-        if path != PATH:
-            return 404, f"The stream is at {PATH}."
-        if mark:
-            return 400, "No query string is allowed: a token goes into the hello message."
+        if (refusal := self._misdirected(request.path)) is not None:
+            return refusal
         # The library checks for errors with the statuses 405, 505, 426 and 400, in this order. Its error texts are not
         # used, because they repeat parts of the request.
         response = parser.accept(request)
         if response.status_code != 101:
-            return response.status_code, "This is not a WebSocket handshake (RFC 6455)."
+            return response.status_code, _NO_HANDSHAKE
         if len(request.headers.get_all("Host")) != 1:
             return 400, "HTTP/1.1 needs one Host (RFC 9112, 3.2)."
         if not self._origin_allowed(request.headers.get("Origin")):
+            self._log_refused_origin()
             return 403, "This Origin is not on the list of those allowed."
         try:
             offered = [
@@ -269,6 +269,28 @@ class Stream:
             return 400, f"Offer a subprotocol: {', '.join(_WIRES)}."
         response.headers["Sec-WebSocket-Protocol"] = wire.subprotocol
         return wire, response
+
+    def wrong_door(self, head: bytes) -> tuple[int, str]:
+        """Return how to refuse a request that the library can't parse: one with a body, or none of HTTP."""
+        method, _, rest = head.partition(b" ")
+        refusal = self._misdirected(rest.partition(b" ")[0].decode("latin-1"))
+        return refusal or (400 if method == b"GET" else 405, _NO_HANDSHAKE)
+
+    def _misdirected(self, target: str) -> tuple[int, str] | None:
+        """Return how to refuse a request because there is no room or because of its target; None if both are right."""
+        path, mark, _ = target.partition("?")
+        if self.draining or self.connections > self._capacity:
+            return 503, "This node takes no more connections now."
+        if path != PATH:
+            return 404, f"This port has only the stream, a WebSocket at {PATH}. {_API_DOOR}"
+        return (400, "No query string is allowed: a token goes into the hello message.") if mark else None
+
+    def _log_refused_origin(self) -> None:
+        """Log that a page was refused, at most once in REFUSED_ORIGIN_S; the Origin itself is not logged."""
+        now_s = self.clock.now().monotonic
+        if now_s >= self._next_origin_line:
+            self._next_origin_line = now_s + REFUSED_ORIGIN_S
+            logger.warning("refused a page whose Origin is not one of --origins (logged at most once a minute)")
 
     def _origin_allowed(self, origin: str | None) -> bool:
         if origin is None or origin in self._origins:
@@ -424,11 +446,9 @@ class Connection(asyncio.Protocol):
     def _shake_hands(self, parser: ServerProtocol, head: bytes) -> None:
         parser.receive_data(head)
         events = parser.events_received()
-        if not events:  # the parser found no HTTP request, or one with a body
-            self._transport.close()
-            return
+        answer: tuple[int, str] | tuple[Wire, Response]
         try:
-            answer = self._stream.answer(cast(Request, events[0]), parser)
+            answer = self._stream.answer(cast(Request, events[0]), parser) if events else self._stream.wrong_door(head)
         except MultipleValuesError:
             answer = 400, "A header that may come once came twice."
         if isinstance(answer[0], Wire):
@@ -458,8 +478,7 @@ class Connection(asyncio.Protocol):
             response.headers["Upgrade"] = "websocket"
         elif status == 503:
             response.headers["Retry-After"] = str(RETRY_AFTER_S)
-        parser.send_response(response)
-        answer = b"".join(parser.data_to_send())
+        answer = response.serialize()  # not sent by the parser, which may have ended at a request with a body
         if status == 503:  # don't linger: that would keep a connection on a node that has no room
             self.write(answer)
             self._transport.close()

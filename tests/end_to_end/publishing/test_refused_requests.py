@@ -92,16 +92,19 @@ def test_request_with_several_faults_gets_the_answer_to_the_first_in_documented_
 # ---- tokens ------------------------------------------------------------------------------------------------------
 
 
-def test_all_invalid_tokens_get_the_same_answer(node: Node, keys: Keys):
-    """The answer has `WWW-Authenticate` (section 6)."""
-    body, answers = alert(ground()), set()
-    for name, token in keys.bad_tokens().items():
+def test_invalid_tokens_get_one_answer_and_expired_ones_another(node: Node, keys: Keys):
+    """The answer has `WWW-Authenticate` with `invalid_token`. Only a valid signature is told the expiry (H10)."""
+    body, answers, expired = alert(ground()), set(), set()
+    forged = {"expired and forged": keys.signed(keys.claims() | {"exp": 1}, key=keys.stranger)}
+    for name, token in (keys.bad_tokens() | forged).items():
         answer = node.post("/v1/alerts", body, token)
         assert answer.status_code == 401, name
-        assert "bearer" in answer.headers["www-authenticate"].lower()
+        assert answer.headers["www-authenticate"] == 'Bearer realm="geocast", error="invalid_token"', name
         assert_problem(answer, 401, "unauthorized")
-        answers.add((answer.text, answer.headers["www-authenticate"]))
-    assert len(answers) == 1
+        (expired if name in ("expired", "expired long ago") else answers).add(answer.json()["detail"])
+    assert expired == {"The token has expired."}
+    [detail] = answers
+    assert "geocast token --check" in detail
     assert node.get(f"/v1/alerts/{body['id']}").status_code == 404
 
 
@@ -109,7 +112,16 @@ def test_all_invalid_tokens_get_the_same_answer(node: Node, keys: Keys):
 def test_request_without_a_bearer_token_is_unauthorized(node: Node, header: str | None):
     """The header is `Authorization: Bearer <JWT>` (section 4)."""
     headers = {} if header is None else {"Authorization": header}
-    assert_problem(node.api.get("/v1/alerts", headers=headers), 401, "unauthorized")
+    answer = node.api.get("/v1/alerts", headers=headers)
+    assert_problem(answer, 401, "unauthorized")
+    assert answer.headers["www-authenticate"] == 'Bearer realm="geocast"'  # no error without a token (RFC 6750, 3.1)
+
+
+def test_handshake_at_the_port_of_the_api_is_told_where_the_stream_is(node: Node):
+    """A client that took the wrong port needs no token to learn it (H10)."""
+    answer = node.api.get("/v1/stream", headers={"Connection": "Upgrade", "Upgrade": "websocket"})
+    assert_problem(answer, 404, "not-found")
+    assert "--stream" in answer.json()["detail"]
 
 
 @pytest.mark.parametrize("call", ["/v1/alerts", "/v1/alerts/some-alert", "/v1/policy"])

@@ -3,11 +3,13 @@
 import json
 import struct
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from end_to_end.kit.alerts import Json
 from end_to_end.kit.hello import HELLO_MAX, JSON, MESSAGE_MAX, MSGPACK, good_hello, upgraded
+from end_to_end.kit.keys import Keys
 from end_to_end.kit.node import ORIGIN, Node
 from end_to_end.kit.subscriber import FORMATS, Session
 from end_to_end.kit.wire import (
@@ -139,19 +141,43 @@ NOISE = {
     "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     "a header without a colon": b"GET /v1/stream HTTP/1.1\r\nHost 127.0.0.1\r\n\r\n",
     "a header of 100 kB": b"GET /v1/stream HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 100_000 + b"\r\n\r\n",
-    "a body": b"POST /v1/stream HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nbody",
 }
 
 
 @pytest.mark.parametrize("noise", NOISE.values(), ids=NOISE.keys())
 def test_bytes_that_are_not_an_http_request_are_refused(wire: Wire, noise: bytes):
-    """The server may close without an answer if the bytes are no HTTP request or have a body (protocol, section 5)."""
+    """The server may close without an answer if the bytes are no HTTP request (S4)."""
     try:
         wire.sock.sendall(noise)
     except ConnectionError:
         return
     status = wire.read_answer().status
     assert status == 0 or status >= 400
+
+
+@pytest.mark.parametrize(
+    ("request_line", "status"),
+    [("POST /v1/alerts", 404), ("POST /v1/stream?x=1", 400), ("POST /v1/stream", 405), ("GET /v1/stream", 400)],
+)
+def test_request_with_a_body_is_told_where_the_api_is(wire: Wire, request_line: str, status: int):
+    """A publisher that took the port of the stream is told the right one (S2, S4)."""
+    wire.sock.sendall(f"{request_line} HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nbody".encode())
+    answer = b"".join(iter(lambda: wire.sock.recv(4096), b""))
+    assert answer.startswith(f"HTTP/1.1 {status} ".encode())
+    assert b"--api" in answer or b"query" in answer
+
+
+def test_refused_origins_are_logged_once_in_a_minute_and_not_repeated(tmp_path: Path, keys: Keys):
+    """The operator who forgot `--origins` reads why a page can't connect (DP13)."""
+    with Node(tmp_path, keys) as node:
+        for _ in range(3):
+            with Wire(node.stream_port) as wire:
+                headers = upgrade_headers(JSON) | {"Origin": "https://evil.example"}
+                wire.sock.sendall(request_bytes("GET", "/v1/stream", headers))
+                assert wire.read_answer().status == 403
+        said = node.output()
+        assert said.count("--origins") == 1
+        assert "evil" not in said
 
 
 def test_node_survives_connections_that_send_nothing_or_half_a_request(node: Node):
