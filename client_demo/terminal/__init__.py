@@ -6,7 +6,7 @@ respond        respond
 pager          pager
 dispatch       dispatch
 call           call open, revise, end, show, list
-publish        publish, revise, cancel, desk
+desk           desk
 review         review
 conformance    conformance
 command        the code that the commands share: how they end, and some options

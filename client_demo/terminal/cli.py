@@ -16,19 +16,19 @@ from client_demo.python.link import ClientError
 from .call import call
 from .command import STREAM_URL, WRONG_INPUT, Command, Number, api_options, fail, run, stopped
 from .conformance import conformance
+from .desk import desk
 from .dispatch import dispatch
 from .feed_check import feed_check
 from .listen import listen, walk
 from .pager import pager
 from .pages import bind_option, require_installed
-from .publish import cancel, desk, publish, revise
 from .respond import respond
 from .review import review
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 def main() -> None:
-    """Listen to alerts near you, publish them, or see a node at work.
+    """Listen to alerts near you, answer calls for help, or see a node at work.
 
     Every option with [env var: …] can also be set by that variable.
     """
@@ -46,7 +46,7 @@ def _end(*_: object) -> None:
 
 
 for command in (
-    *(listen, walk, respond, pager, publish, revise, cancel, call, dispatch),
+    *(listen, walk, respond, pager, call, dispatch),
     *(desk, review, feed_check, conformance),
 ):
     main.add_command(command)

@@ -92,10 +92,17 @@ def test_every_documented_serve_option_exists():
     assert variables - others == {option.envvar for option in OPTIONS}
 
 
+def section_of(command):
+    """Return the section about a command, which clients have on a page of their own."""
+    if command in ("publish", "revise", "cancel", "listen"):
+        return section(document("client-commands.md"), "Listening" if command == "listen" else "Publishing")
+    return section(document("commands.md"), f"`geocast {command}`")
+
+
 @pytest.mark.parametrize(("command", "option"), COMMANDS, ids=lambda value: getattr(value, "name", value))
 def test_every_option_of_other_commands_is_documented(command, option):
     """Each option has a row with its default (K2)."""
-    row = row_of(option.opts[0], section(document("commands.md"), f"`geocast {command}`"))
+    row = row_of(option.opts[0], section_of(command))
     if default := default_of(option):
         assert any(f"`{default}`" in cell for cell in row[1:]), f"its default is {default}"
 

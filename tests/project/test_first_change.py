@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from end_to_end.kit.alerts import CATEGORIES
 
-from client_demo.terminal.publish import NOT_KEPT
 from geocast import policy
+from geocast.cli.publish import NOT_KEPT
 from geocast.model.alert import Alert
 from geocast.model.members import members_of
 from geocast.wire.output import AlertOut
@@ -93,5 +93,5 @@ def test_every_member_that_is_sent_is_documented(name):
 
 
 def test_revise_command_keeps_every_member_that_a_revision_may_have():
-    """`python -m client_demo revise` sends back all members of the current alert except those that it must not."""
+    """`geocast revise` sends back all members of the current alert except those that it must not."""
     assert {*NOT_KEPT} == AlertOut.__annotations__.keys() - RevisionRequest.model_fields.keys() | {"area"}

@@ -15,7 +15,7 @@ import click
 
 from .. import __version__, commit
 from ..model.errors import ConfigError
-from . import approve, cap, check, fetch, health, keygen, ledger, push, relay, serve, token
+from . import approve, cap, check, fetch, health, keygen, ledger, listen, publish, push, relay, serve, token
 
 
 def _version(context: click.Context, _option: click.Parameter, wanted: bool) -> None:
@@ -34,8 +34,10 @@ def cli(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-for each in (serve, check, health, keygen, token, approve, cap, fetch, ledger, push, relay):
+for each in (serve, check, health, keygen, token, approve, cap, fetch, ledger, push, relay, listen):
     cli.add_command(each.command)
+for command in (publish.publish, publish.revise, publish.cancel):
+    cli.add_command(command)
 
 # Click's message repeats unexpected arguments in brackets. They may contain a token, or a URL with a password, so they
 # are removed.
@@ -56,6 +58,9 @@ def main() -> NoReturn:
     except click.UsageError as error:
         message = _EXTRA.sub(r"\1.", error.format_message())
         _fail(f"{message} {_hint(error)}")
+    except publish.Refused as error:
+        error.show()
+        sys.exit(error.exit_code)
     except click.ClickException as error:
         _fail(error.format_message())
     except ConfigError as error:

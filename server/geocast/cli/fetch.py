@@ -8,10 +8,9 @@ from typing import Any
 
 import click
 
-from ..config import Address, KeyUrl, bind, parse_key_url
-from ..model.errors import ConfigError
+from ..config import Address, KeyUrl, bind
 from . import journal
-from .options import ADDRESS, LOG_LEVELS, option
+from .options import ADDRESS, LOG_LEVELS, api_url_option, option
 from .serve import command as serve
 from .starting import starting
 
@@ -20,26 +19,9 @@ NOT_ALL = 1  # the exit status if a feed could not be read, or the node does not
 _FILE = click.Path(path_type=Path)
 
 
-def _api(context: click.Context, option: click.Parameter, text: str) -> KeyUrl:
-    try:
-        url = parse_key_url(text)
-    except ConfigError:
-        url = None
-    if url is None or "?" in url.target:
-        raise click.BadParameter("expected the URL of a node's API, such as http://127.0.0.1:8766", context, option)
-    return url
-
-
 @click.command("fetch", short_help="Read feeds of CAP messages, and post each message to a node.")
 @option("--feeds", type=_FILE, required=True, help="The feeds to read (TOML).")
-@option(
-    "--api",
-    "API_URL",
-    metavar="URL",
-    default="http://127.0.0.1:8766",
-    callback=_api,
-    help="The API of a node with --cap-sources.",
-)
+@api_url_option("The API of a node with --cap-sources.")
 @option("--token-file", type=_FILE, help="A token with alerts:publish, for feeds without one of their own.")
 @option("--state", type=_FILE, default="fetch.db", help="What became of each entry (SQLite).")
 @option("--metrics", type=ADDRESS, help="Where /metrics, /healthz and /readyz are served.")
@@ -56,13 +38,13 @@ def command(log_level: str, log_format: str, **more: Any) -> int:
         return _run(**more)
 
 
-def _run(*, check: bool, once: bool, metrics: Address | None, **more: Any) -> int:
+def _run(*, api_url: KeyUrl, check: bool, once: bool, metrics: Address | None, **more: Any) -> int:
     import asyncio
 
     from ..ingest.fetch.settings import FetchSettings
     from ..run import fetch
 
-    settings = FetchSettings(**more)
+    settings = FetchSettings(api=api_url, **more)
     if check:
         table, is_well = asyncio.run(fetch.check(settings))
         click.echo(table)

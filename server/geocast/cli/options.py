@@ -107,15 +107,32 @@ class _Option(click.Option):
             return super().process_value(ctx, self.get_default(ctx))
 
 
-def option(name: str, variable: str = "", **more: Any) -> Callable[[Any], Any]:
+def option(name: str, variable: str = "", dest: str = "", **more: Any) -> Callable[[Any], Any]:
     """Return a command line option that can also be set by an environment variable.
 
     By default, the variable is GEOCAST_ and the option's name, such as GEOCAST_LOG. Pass `variable`, the part after
     GEOCAST_, if a node has an option of the same name with a different meaning: all processes may run with the same
-    environment.
+    environment. `dest` is the name of the function's parameter, if it is another one than the option's.
     """
     envvar = PREFIX + (variable or name.lstrip("-").upper().replace("-", "_"))
-    return click.option(name, cls=_Option, envvar=envvar, show_envvar=True, show_default=True, **more)
+    names = (name, dest) if dest else (name,)
+    return click.option(*names, cls=_Option, envvar=envvar, show_envvar=True, show_default=True, **more)
+
+
+def _api_url(context: click.Context, option: click.Parameter, text: str) -> KeyUrl:
+    try:
+        url = parse_key_url(text)
+    except ConfigError:
+        url = None
+    if url is None or "?" in url.target:
+        raise click.BadParameter("expected the URL of a node's API, such as http://127.0.0.1:8766", context, option)
+    return url
+
+
+def api_url_option(meaning: str) -> Callable[[Any], Any]:
+    """Return the option `--api` of a command that is a client of a node's API."""
+    default = "http://127.0.0.1:8766"
+    return option("--api", "API_URL", dest="api_url", metavar="URL", default=default, callback=_api_url, help=meaning)
 
 
 api_option = option("--api", type=ADDRESS, default="127.0.0.1:8766", help="Where review services publish (HTTP).")

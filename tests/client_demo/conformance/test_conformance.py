@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
@@ -24,6 +25,8 @@ from client_demo.python.client import Client
 
 WAIT_S = 20.0
 TRIES = 5
+BIN = Path(sys.executable).parent
+LISTEN_PLAYS = ("basics", "revisions", "inside", "polygons", "clock", "wrong-clock", "at-once", "no-return-4400")
 SIDE_BY_SIDE = 20
 # Reconnection delays do not depend on the message format.
 ABOUT_MESSAGES = ["many", "tasked", "clock", "wrong-clock", "basics", "revisions", "inside", "polygons"]
@@ -229,6 +232,17 @@ def conformance(*arguments: object, timeout_s: float = 120.0) -> subprocess.Comp
 
 
 LISTEN = (sys.executable, "-m", "client_demo", "listen", "--lat", "32.78", "--lng", "-96.8")
+
+
+def test_geocast_listen_fulfils_the_duties_of_a_client():
+    """The kit plays to `geocast listen` what is about alerts and connections (protocol, C1 to C9, W1 to W9)."""
+    line = (BIN / "geocast", "listen", "--lat", "32.78", "--lng", "-96.8", "--url", "{url}")
+    played = [word for scenario in LISTEN_PLAYS for word in ("--scenario", scenario)]
+    for _ in range(TRIES):
+        done = conformance(*played, "--", *line)
+        if done.returncode == 0:
+            break
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_command_is_judged_and_report_is_written(tmp_path):

@@ -16,7 +16,7 @@ from client_demo.terminal.cli import main
 from client_demo.terminal.listen import change_line, details, held_table, host_of
 
 NOW = 1_800_000_000_000
-COMMANDS = ("listen", "walk", "respond", "review", "feed-check", "publish", "revise", "cancel", "desk", "map", "demo")
+COMMANDS = ("listen", "walk", "respond", "review", "feed-check", "desk", "map", "demo")
 
 
 def run(*arguments, **environment):
@@ -57,13 +57,6 @@ def test_command_has_help(command):
         (["walk", "--from", "1,2", "--to", "nan,0"], "a latitude of -90 to 90"),
         (["listen", "--lat", "nan", "--lng", "0"], "Invalid value for '--lat'"),
         (["listen", "--lat", "0", "--lng", "inf"], "Invalid value for '--lng'"),
-        (["publish", "--radius", "nan"], "Invalid value for '--radius'"),
-        (["publish", "--radius", "inf"], "Invalid value for '--radius'"),
-        (["publish", "--radius", "-1"], "Invalid value for '--radius'"),
-        (["cancel", "a-1", "--reason", "x", "--signature", "s.json"], "--signature goes with --form"),
-        (["cancel", "a-1", "--reason", "x", "--form", __file__], "test_cli.py exists: give the signatures"),
-        (["cancel", "a-1", "--reason", "x", "--form", __file__, "--signature", __file__], "expected a JSON object"),
-        (["cancel", "a-1", "--reason", "x", "--form", "absent", "--signature", __file__], "absent: No such file"),
         (["walk", "--speed", "nan"], "Invalid value for '--speed'"),
         (["walk", "--every", "nan"], "Invalid value for '--every'"),
         (["review", "--every", "inf"], "Invalid value for '--every'"),

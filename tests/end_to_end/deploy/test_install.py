@@ -9,8 +9,9 @@ import subprocess
 from pathlib import Path
 
 import httpx
-from end_to_end.kit.deploy_files import DEPLOY, ROOT, block
+from end_to_end.kit.deploy_files import DEPLOY, ROOT
 from end_to_end.kit.node import BIN, clean_environment
+from end_to_end.kit.shell import blocks
 from support.ports import free_ports
 
 BY_ROOT = re.compile(r"^(apt-get|python3 -m venv|/opt/geocast/bin/pip|systemctl) .*\n", re.MULTILINE)
@@ -18,7 +19,7 @@ BY_ROOT = re.compile(r"^(apt-get|python3 -m venv|/opt/geocast/bin/pip|systemctl)
 
 def test_install_commands_start_a_node_that_accepts_a_token(tmp_path: Path) -> None:
     """The block runs as it stands there, but for root's steps: it checks, waits until the node is ready, and signs."""
-    text = block("sh", heading="Install")
+    [text] = blocks("Install", "sh", "docs/operations/one-node.md")
     assert len(BY_ROOT.findall(text)) == 6
     assert all((ROOT / name).exists() for name in re.findall(r"requirements/\w+\.txt", text))
     etc, state, (stream, api) = tmp_path / "etc", tmp_path / "state", free_ports(2)

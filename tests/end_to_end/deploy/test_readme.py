@@ -94,8 +94,8 @@ def test_readme_alert_is_published_revised_and_cancelled(shell: Shell):
     shell.type(begin.partition("\n")[2])  # the environment of the tests is active already
     wait_until(lambda: is_ready(PORTS[8766]), "the node is ready")
     url = f"ws://127.0.0.1:{PORTS[8765]}/v1/stream"
-    shell.type(f"python -u -m client_demo listen --url {url} --lat 32.78 --lng -96.80 &")
-    steps = re.split(r"\n(?=python)", publish.strip())
+    shell.type(f"geocast listen --url {url} --lat 32.78 --lng -96.80 &")
+    steps = re.split(r"\n(?=geocast)", publish.strip())
     for step, shown in zip(steps, ("Keep windows closed", "Streets are open", "(The fire is out.)"), strict=True):
         shell.type(step)
         wait_until(lambda shown=shown: shown in shell.said(), lambda shown=shown: f"{shown} in {shell.said()}")  # type: ignore[misc]

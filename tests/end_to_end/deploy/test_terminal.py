@@ -1,4 +1,4 @@
-"""The commands of `python -m client_demo` that listen, walk and publish, as processes on a real node."""
+"""The commands that listen, walk and publish, as processes on a real node."""
 
 import contextlib
 import itertools
@@ -23,8 +23,7 @@ from support.command import ended
 
 from client_demo.python.geo import offset
 from client_demo.python.times import wall_ms
-from client_demo.terminal import publish, signing
-from client_demo.terminal.cli import main
+from geocast.cli import cli, publish
 
 ROOT = Path(__file__).parents[3]
 
@@ -110,9 +109,83 @@ def test_listen_command_shows_a_table_of_live_alerts_in_a_terminal(node):
         os.close(theirs)
 
 
+def test_geocast_listen_prints_and_acknowledges_alerts_until_it_is_stopped(node, tmp_path):
+    """Ctrl-C ends it without a traceback; the token is read from a file (C1 to C3, M5)."""
+    spot = ground()
+    (tmp_path / "token").write_text(node.keys.token(sub="phone", scope=PHONE_SCOPE) + "\n")
+    url = f"ws://127.0.0.1:{node.stream_port}/v1/stream"
+    line = [BIN / "geocast", "listen", "--url", url, "--token-file", tmp_path / "token"]
+    line += [f"--lat={spot[0]}", f"--lng={spot[1]}"]
+    printed = tmp_path / "printed"
+    with printed.open("w") as out, subprocess.Popen(line, stdout=out, stderr=subprocess.PIPE, text=True) as listening:
+        body = alert(spot, headline="Keep away")
+        node.publish(body)
+        wait_until(lambda: "Keep away" in printed.read_text(), "it is printed")
+        node.wait_for_counts(body["id"], sent=1, acked=1)
+        node.cancel(body["id"], 2)
+        wait_until(lambda: "cancelled" in printed.read_text(), "the cancel is printed")
+        listening.send_signal(signal.SIGINT)
+        assert listening.wait(PATIENCE) == 130
+        assert listening.stderr.read().split() == ["connected"]
+    assert [each.split()[0] for each in printed.read_text().splitlines()] == ["new", "cancelled"]
+
+
+def test_geocast_listen_ends_quietly_when_nobody_reads_its_output(node):
+    """`geocast listen | head -1` prints no traceback."""
+    spot = ground()
+    url = f"ws://127.0.0.1:{node.stream_port}/v1/stream"
+    line = [BIN / "geocast", "listen", "--url", url, f"--lat={spot[0]}", f"--lng={spot[1]}"]
+    listening = subprocess.Popen(line, env=environment(node), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    with listening:
+        listening.stdout.close()
+        node.publish(alert(spot))
+        assert listening.wait(PATIENCE) == 141
+        assert listening.stderr.read().split() == ["connected"]
+
+
+@pytest.mark.parametrize(
+    ("token", "said"),
+    [
+        ("not.a.token", "token missing, invalid or expired (4401); `geocast token --check` says what a token lacks"),
+        ("a b", "GEOCAST_TOKEN: not a token"),
+    ],
+)
+def test_geocast_listen_gives_up_if_its_token_is_refused(node, token, said):
+    """There is no other token, so another attempt would be in vain (W3a). The token is not repeated."""
+    url = f"ws://127.0.0.1:{node.stream_port}/v1/stream"
+    line = [BIN / "geocast", "listen", "--url", url, "--lat", "1", "--lng", "2"]
+    done = ended(*line, env=clean_environment(GEOCAST_TOKEN=token))
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert token not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["listen", "--lat", "1"], "say where you are"),
+        (["listen", "--cell", "xyz"], "--cell: expected an H3 cell"),
+        (["listen", "--lat", "nan", "--lng", "0"], "--lat"),
+        (["publish", "--radius", "nan"], "--radius"),
+        (["cancel", "a-1", "--reason", "x"], "a token with alerts:publish is needed: --token-file FILE"),
+        (["cancel", "a-1", "--reason", "x", "--token-file", "absent"], "--token-file absent: No such file"),
+        (["cancel", "a-1", "--reason", "x", "--signature", "s.json"], "--signature goes with --form"),
+        (["cancel", "a-1", "--reason", "x", "--form", __file__], "test_terminal.py exists: give the signatures"),
+        (["cancel", "a-1", "--reason", "x", "--form", __file__, "--signature", __file__], "expected a JSON object"),
+        (["cancel", "a-1", "--reason", "x", "--form", "absent", "--signature", __file__], "absent: No such file"),
+    ],
+)
+def test_wrong_input_of_a_client_command_prints_one_line(arguments, said):
+    """The exit status is not 0, and there is no traceback."""
+    done = ended(BIN / "geocast", *arguments, env=clean_environment())
+    assert done.returncode != 0
+    assert said in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
 def at_the_api(node, *arguments):
     """Run a publisher's command, and return its exit status and output."""
-    line = [sys.executable, "-m", "client_demo", arguments[0], "--api", node.api.base_url, *arguments[1:]]
+    line = [BIN / "geocast", arguments[0], "--api", str(node.api.base_url), *arguments[1:]]
     done = ended(*line, cwd=ROOT, env=clean_environment(GEOCAST_TOKEN=node.desk))
     return done.returncode, done.stdout + done.stderr
 
@@ -157,12 +230,11 @@ def test_alert_and_cancel_that_need_confirmation_are_published_with_the_confirm_
 def test_publish_command_sets_a_time_of_approval_after_the_time_of_occurrence(node, monkeypatch):
     """The command keeps this order even if each reading of the clock is later (rule P3)."""
     clock = itertools.count(wall_ms() - 10_000, 1_000)
-    for module in (publish, signing):
-        monkeypatch.setattr(module, "wall_ms", lambda: next(clock))
+    monkeypatch.setattr(publish.time, "time_ns", lambda: next(clock) * 1_000_000)
     told = ("--category", "fire_structure", "--severity", "minor", "--headline", "Stay away.", "--radius", "500")
     spot = ("--lat", "32.7", "--lng", "-96.8")
     line = ("publish", "--api", str(node.api.base_url), *told, *spot)
-    result = CliRunner(env={"GEOCAST_TOKEN": node.desk}).invoke(main, line)
+    result = CliRunner(env={"GEOCAST_TOKEN": node.desk}).invoke(cli, line)
     assert result.exit_code == 0, result.output
 
 

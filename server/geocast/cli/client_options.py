@@ -1,0 +1,54 @@
+"""What the commands for publishers and subscribers share: their token, and numbers within bounds.
+
+A token is read from a file or from the environment, never from the command line, which other users of the machine can
+see.
+"""
+
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..model.errors import ConfigError
+from .options import option
+
+SEVERITIES = ("extreme", "severe", "moderate", "minor")
+VARIABLE = "GEOCAST_TOKEN"
+
+token_option = option(
+    "--token-file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help=f"The file with the token; without it, the variable {VARIABLE} has the token.",
+)
+
+
+class Number(click.FloatRange):
+    """The type of an option that is a finite number within bounds. Click's own type accepts NaN."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the value as a number. Report a usage error if it is not a finite number within the bounds."""
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail("expected a finite number", param, ctx)
+        return number
+
+
+def token_source(path: Path | None) -> Callable[[], str | None]:
+    """Return a function that returns the present token, or None if there is none.
+
+    A file is read again each time, so that a new token is used. Raise ConfigError if it can't be used.
+    """
+
+    def token() -> str | None:
+        try:
+            found = os.environ.get(VARIABLE) if path is None else path.read_text("ascii").strip()
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"--token-file {path}: {getattr(error, 'strerror', None) or 'not a token'}") from None
+        if found is not None and (not found.isascii() or not found.isprintable() or " " in found):
+            raise ConfigError(f"{VARIABLE if path is None else f'--token-file {path}'}: not a token")
+        return found or None
+
+    return token
