@@ -1,11 +1,15 @@
 """The entries of feeds, and the heads of CAP messages (rule FE2)."""
 
+import asyncio
+import threading
+
 import pytest
 from ingest.cap.issuer import CAP, a_cancel, a_message, an_info, time
 from support.fakes import HOUR_MS, NOON_MS
 from support.real_data import feed
 
-from geocast.ingest.fetch.documents import KEPT_MS, Unreadable, entries_of, head_of
+from geocast.ingest.fetch import documents
+from geocast.ingest.fetch.documents import KEPT_MS, SHORT_BYTES, Unreadable, entries_of, head_of, in_thread
 from geocast.model.times import parse_time
 
 URL = "https://met.example/cap/feed"
@@ -213,3 +217,45 @@ def test_document_that_is_no_message_is_recognised(body, reason):
     """A half of a message can become whole, and a page can't become a message (rule FE4)."""
     with pytest.raises(Unreadable, match=f"^{reason}$"):
         head_of(body, None, parse_time("2026-01-31T12:00:00Z"))
+
+
+async def test_reading_that_nobody_waits_for_any_more_ends(monkeypatch):
+    """So the process ends at once, and a thread is never lost (rule FE2)."""
+    monkeypatch.setattr(documents, "MAX_CPU_S", 1e9)
+    begun, ended = threading.Event(), threading.Event()
+
+    def read(work):
+        try:
+            while True:
+                work.step()
+                begun.set()
+        finally:
+            ended.set()
+
+    reading = asyncio.create_task(in_thread(1, read))
+    await asyncio.to_thread(begun.wait)
+    reading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+    await asyncio.to_thread(ended.wait)
+
+
+async def test_reading_that_takes_too_much_cpu_is_too_complex(monkeypatch):
+    """The next document has its own two seconds (rule FE2)."""
+    monkeypatch.setattr(documents, "MAX_CPU_S", 0.02)
+
+    def read(work):
+        while True:
+            work.step()
+
+    with pytest.raises(Unreadable, match="^too-complex$"):
+        await in_thread(1, read)
+    assert await in_thread(1, lambda work: work.step()) is None
+
+
+async def test_short_document_is_read_while_a_long_one_is_being_read():
+    """A healthy feed does not wait for those of strangers (rule FE2)."""
+    short_is_read = threading.Event()
+    long = asyncio.create_task(in_thread(SHORT_BYTES + 1, lambda _: short_is_read.wait()))
+    await in_thread(SHORT_BYTES, lambda _: short_is_read.set())
+    assert await long
