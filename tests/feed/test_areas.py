@@ -1,5 +1,6 @@
 """The requests of weather apps: which alerts are in a box, in which order, and their messages (rules FA1 to FA4)."""
 
+import asyncio
 import random
 import uuid
 from decimal import Decimal
@@ -155,6 +156,31 @@ async def test_blocks_of_many_alerts_are_listed_in_one_order():
         feed.live.apply(a_revision(f"a-{n}", area=(Circle(LAT + n * 1e-6, LNG, 800.0),)), feed.clock.now())
         feed.areas.take(feed.live.find(f"a-{n}", feed.clock.now()))
     assert await feed.near(LAT - 0.004, LNG, 0.001) == [uuid_of(f"a-{n}", 1) for n in range(count)]
+
+
+async def test_request_ended_while_columns_are_made_leaves_them_whole(monkeypatch):
+    """The next request lists every alert (FA2), and one that comes while an alert is published lists that one."""
+    feed = Feed()
+    await feed.accept(a_revision("a-1"))
+    step = feed.areas._share.step
+
+    async def never():
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(feed.areas._share, "step", never)
+    asked = asyncio.ensure_future(feed.near())
+    for _ in range(5):
+        await asyncio.sleep(0)
+    asked.cancel()
+    await asyncio.gather(asked, return_exceptions=True)
+
+    async def published():
+        monkeypatch.setattr(feed.areas._share, "step", step)
+        await feed.accept(a_revision("a-2"))
+
+    monkeypatch.setattr(feed.areas._share, "step", published)
+    assert await feed.near() == [uuid_of("a-1", 1)]
+    assert sorted(await feed.near()) == sorted([uuid_of("a-1", 1), uuid_of("a-2", 1)])
 
 
 @pytest.mark.parametrize(

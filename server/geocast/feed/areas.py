@@ -19,7 +19,6 @@ import re
 import uuid
 from collections import Counter
 from collections.abc import Sequence
-from functools import lru_cache
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -44,7 +43,7 @@ PARAMETERS = ("min_lat", "max_lat", "min_lon", "max_lon")
 BEYOND = 1.0  # degrees by which a box may reach beyond a pole or the antimeridian: apps add a margin to a place
 AT_ONCE = 1_000  # shapes in one block of columns: making it, or comparing it with a box, takes 1 ms
 MAX_REVISIONS = 1_000  # of an alert whose messages have names: the last ones
-MAX_PREPARED = 512  # limit on the polygons that are kept for the next request: 20 KB each
+MAX_PREPARED = 1_024  # limit on the polygons that are kept for the next request: 20 KB each
 _NAMES = uuid.uuid5(uuid.NAMESPACE_URL, "https://geocast/alert-revision")
 _NUMBER = re.compile(r"-?\d{1,3}(\.\d{0,40})?([eE]-?\d{1,3})?", re.ASCII)
 
@@ -87,12 +86,13 @@ class Areas:
         }
         self._rows: dict[str, Sequence[_Row]] = {}  # by alert id
         self._columns: list[_Columns] | None = None  # of all rows, in blocks; None if the rows have changed
+        self._changes = 0  # of the rows
         self._share = Share()
         self._names: dict[str, tuple[str, int]] = {}  # UUID -> alert id and number of the revision
         self._named: dict[str, list[str]] = {}  # alert id -> its UUIDs in `_names`
         self._messages: dict[str, dict[int, bytes]] = {}  # alert id -> number -> CAP message (Rule 3)
         self._making = asyncio.Lock()
-        self._prepared = lru_cache(MAX_PREPARED)(_prepared)
+        self._prepared: dict[tuple[str, int], SphericalPolygon] = {}  # by UUID and index of the shape
 
     # ---- the live alerts -----------------------------------------------------------------------------------------
 
@@ -100,7 +100,7 @@ class Areas:
         """Note that the current entry of an alert has changed. `alert` is None if the alert is not live."""
         if alert is None or alert.restricted or alert.unbelieved:  # as in the feed (rule PF1)
             return
-        self._columns = None
+        self._changed()
         self._rows[alert.id] = _rows_of(alert.revision)
         named, last = self._named.setdefault(alert.id, []), alert.revision_number
         before = self._names[named[-1]][1] if named else 0
@@ -117,7 +117,11 @@ class Areas:
                 self._names.pop(name, None)
             self._messages.pop(alert_id, None)
             self._rows.pop(alert_id, None)
-            self._columns = None
+            self._changed()
+
+    def _changed(self) -> None:
+        self._columns = None
+        self._changes += 1
 
     # ---- the requests --------------------------------------------------------------------------------------------
 
@@ -143,13 +147,13 @@ class Areas:
 
     async def _blocks(self) -> list[_Columns]:
         if self._columns is None:
-            found = self._columns = []
+            changes = self._changes
             rows = (row for some in list(self._rows.values()) for row in some)
             made = []
             while block := [*islice(rows, AT_ONCE)]:
                 made.append(_columns_of(block))
                 await self._share.step()
-            if self._columns is not found:  # the rows have changed meanwhile
+            if self._changes != changes:  # the rows have changed meanwhile
                 return made
             self._columns = made
         return self._columns
@@ -157,7 +161,14 @@ class Areas:
     def _meets(self, alert: LiveAlert, row: _Row, box: LatLngBox) -> bool:
         shapes = alert.revision.alert.shapes
         shape = shapes[row.shape] if row.shape < len(shapes) else None  # there may be a new revision by now
-        return isinstance(shape, Polygon) and box.meets(self._prepared(shape))
+        if not isinstance(shape, Polygon):
+            return False
+        key = row.name, row.shape
+        if key not in self._prepared:
+            if len(self._prepared) >= MAX_PREPARED:
+                del self._prepared[next(iter(self._prepared))]
+            self._prepared[key] = _prepared(shape)
+        return box.meets(self._prepared[key])
 
     def _shown(self, alert_id: str) -> LiveAlert | None:
         """Return an alert if it is live, not cancelled and public, otherwise None."""

@@ -6,6 +6,7 @@ that the process has three quarters of its time for everything else. Requests wa
 
 import asyncio
 import contextlib
+import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 
@@ -36,7 +37,8 @@ class Share:
         """Wait for a turn, and keep it while the block runs. Raise Problem (503) if it takes too long."""
         busy = Problem.later(problems.BUSY, RETRY_AFTER_S)
         try:
-            async with asyncio.timeout(MOST_S):
+            # Answers to a flood must not all be due at the same moment.
+            async with asyncio.timeout(MOST_S * random.uniform(0.5, 1)):  # noqa: S311 (not a secret)
                 await self._turn.acquire()
         except TimeoutError:
             raise busy from None

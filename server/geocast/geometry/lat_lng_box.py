@@ -8,6 +8,7 @@ Rule 1  The nearest point of a box is the nearest one on the meridian of the box
 Rule 2  A polygon with its buffer meets a box if a corner of one is inside the other, or if an edge of the polygon
         crosses a side of the box, or comes nearer to it than the buffer. An edge that does not cross a side is nearest
         to the box at one of its ends, at its northernmost or southernmost point, or opposite a corner of the box.
+Rule 3  Most polygons are decided by the circle around the box: they contain its centre, or do not touch it.
 """
 
 import math
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .sphere import Floats, unit_vectors
+from .sphere import EARTH_RADIUS_M, Floats, unit_vector, unit_vectors
 from .spherical_polygon import Bools, SphericalPolygon, angle_of
 
 ROUNDING = 1e-12  # larger than the rounding errors of unit vectors, which are about 1e-16
@@ -76,7 +77,12 @@ class LatLngBox:
         return found
 
     def meets(self, polygon: SphericalPolygon) -> bool:
-        """Return whether a polygon, or its buffer, has a point in the box (Rule 2)."""
+        """Return whether a polygon, or its buffer, has a point in the box (Rules 2 and 3)."""
+        middle = unit_vector(*self.middle)
+        if polygon.contains(middle, 0.0):
+            return True
+        if not polygon.contains(middle, self.radius * EARTH_RADIUS_M + 1):
+            return False
         buffer = angle_of(polygon.buffer_m)
         if (self.apart(*_lat_lng(polygon.corners)) <= buffer).any():
             return True
