@@ -58,9 +58,6 @@ def main() -> NoReturn:
     except click.UsageError as error:
         message = _EXTRA.sub(r"\1.", error.format_message())
         _fail(f"{message} {_hint(error)}")
-    except publish.Refused as error:
-        error.show()
-        sys.exit(error.exit_code)
     except click.ClickException as error:
         _fail(error.format_message())
     except ConfigError as error:

@@ -1,14 +1,12 @@
-"""What the commands for publishers and subscribers share: their token, and numbers within bounds.
+"""The token of the commands for publishers and subscribers.
 
 A token is read from a file or from the environment, never from the command line, which other users of the machine can
 see.
 """
 
-import math
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -23,17 +21,6 @@ token_option = option(
     type=click.Path(path_type=Path, dir_okay=False),
     help=f"The file with the token; without it, the variable {VARIABLE} has the token.",
 )
-
-
-class Number(click.FloatRange):
-    """The type of an option that is a finite number within bounds. Click's own type accepts NaN."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Return the value as a number. Report a usage error if it is not a finite number within the bounds."""
-        number: float = super().convert(value, param, ctx)
-        if not math.isfinite(number):
-            self.fail("expected a finite number", param, ctx)
-        return number
 
 
 def token_source(path: Path | None) -> Callable[[], str | None]:

@@ -9,8 +9,8 @@ from typing import Any
 import click
 
 from ..model.errors import ConfigError
-from .client_options import SEVERITIES, Number, token_option, token_source
-from .options import option
+from .client_options import SEVERITIES, token_option, token_source
+from .options import Number, option
 
 NO_READER = 141  # as a program that SIGPIPE has ended
 CANNOT = 1  # the exit status if another attempt would be in vain

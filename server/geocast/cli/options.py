@@ -63,7 +63,7 @@ QUALS = Parsed("LIST", _parse_quals)
 
 
 class _Seconds(click.FloatRange):
-    """A range of seconds that excludes NaN.
+    """A range of seconds that excludes NaN and infinity.
 
     Click's own range accepts NaN, which is neither above nor below any limit.
     """
@@ -72,21 +72,19 @@ class _Seconds(click.FloatRange):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         number: float = super().convert(value, param, ctx)
-        if math.isnan(number):
-            self.fail(f"expected {self.unit} from {self.min} to {self.max}", param, ctx)
+        if not math.isfinite(number):
+            bounds = "" if self.max is None else f" from {self.min} to {self.max}"
+            self.fail(f"expected {self.unit}{bounds}", param, ctx)
         return number
 
 
-class _Share(_Seconds):
-    """A range of numbers that excludes NaN.
-
-    It is the type of `--share`, the fraction of a resource that one subject (token owner or CAP source) may use.
-    """
+class Number(_Seconds):
+    """A range of finite numbers, such as `--share` and degrees."""
 
     unit = "a number"
 
 
-SHARE_TYPE = _Share(0, 1, min_open=True)
+SHARE_TYPE = Number(0, 1, min_open=True)
 SHARE_HELP = "The part of each bounded resource that one subject may take."
 
 

@@ -8,7 +8,7 @@ import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import quote
 
 import click
@@ -16,8 +16,8 @@ import click
 from ..config import KeyUrl
 from ..model.errors import ConfigError
 from ..model.times import format_time
-from .client_options import SEVERITIES, Number, token_option, token_source
-from .options import api_url_option, option
+from .client_options import SEVERITIES, token_option, token_source
+from .options import Number, api_url_option, option
 
 PATIENCE_S = 60.0  # how long a request is repeated that gets no answer
 ANSWER_S = 15.0
@@ -35,16 +35,6 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 _Decorator = Callable[[Any], Any]
 
 
-class Refused(click.ClickException):
-    """Raised if the node refuses a request, or does not answer it. The message is one line for each reason."""
-
-    exit_code = REFUSED
-
-    def show(self, file: Any = None) -> None:  # noqa: ARG002
-        """Print the message."""
-        click.echo(f"geocast: error: {self.message}", err=True)
-
-
 class Api:
     """Requests to the API of a node."""
 
@@ -52,7 +42,7 @@ class Api:
         self._url, self._token = url, token
 
     def ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Return the answer to a request, which is repeated if there is none. Raise Refused if it is refused."""
+        """Return the answer to a request, which is repeated if there is none. Exit if it is refused."""
         import http.client
 
         data = None if body is None else json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
@@ -66,7 +56,7 @@ class Api:
                 return told
             is_limit = str(told.get("type", "")).endswith("/rate-limited")
             if status not in (0, *AGAIN) or is_limit or time.monotonic() + wait_s > give_up_at:
-                raise Refused("; ".join(_in_words(told)))
+                _end("; ".join(_in_words(told)))
             click.echo(f"no answer ({'; '.join(_in_words(told))}); trying again", err=True)
             time.sleep(wait_s * random.uniform(0.5, 1))  # noqa: S311 (only spreads clients)
             wait_s = min(5.0, 2 * wait_s)
@@ -88,6 +78,11 @@ class Api:
         except (ValueError, RecursionError):
             told = None
         return response.status, told if isinstance(told, dict) else {"title": f"status {response.status}"}
+
+
+def _end(why: str) -> NoReturn:
+    click.echo(f"geocast: error: {why}", err=True)
+    raise click.exceptions.Exit(REFUSED)
 
 
 def _in_words(told: dict[str, Any]) -> list[str]:
@@ -196,7 +191,7 @@ class _Signing:
         if self._path is None:
             return
         if "form" not in answer:
-            raise Refused("the node's policy has no audience, so there is nothing to sign")
+            _end("the node's policy has no audience, so there is nothing to sign")
         try:
             with self._path.open("x", encoding="utf-8") as file:
                 file.write(answer["form"])
