@@ -91,7 +91,8 @@ def _in_words(told: dict[str, Any]) -> list[str]:
         errors = [f"{each.get('pointer') or 'the request'}: {each['detail']}" for each in told.get("errors", ())]
     except (TypeError, KeyError, AttributeError):
         errors = []
-    return errors or [": ".join(str(told[key]) for key in ("title", "detail") if told.get(key))]
+    found = errors or [": ".join(str(told[key]) for key in ("title", "detail") if told.get(key))]
+    return ["".join(each if each.isprintable() else "�" for each in text) for text in found]
 
 
 # ---- options -------------------------------------------------------------------------------------------------------
