@@ -49,7 +49,7 @@ from ..geometry.sphere import cell_place
 from ..matching.filters import Filter
 from ..model import languages
 from ..model.alert import SEVERITY_RANK, Entry, Untrusted
-from ..model.errors import StoreUnavailable, trace
+from ..model.errors import StoreUnavailable
 from ..stream.live_alerts import LiveAlerts
 from ..stream.own_tests import OwnTests, split_request
 from ..stream.session import Place
@@ -150,6 +150,7 @@ class DeviceManager:
         self._device_tests = DeviceTests(self.sending, self.devices.find, self.own_tests, clock)
         self.forgotten: Counter[str] = Counter()  # number of devices forgotten, by reason
         self.set_aside = 0  # number of stored devices that this process can't use; they stay in the store
+        self._may_lack = False  # whether changes of other processes may have been missed
         self.has_taken = asyncio.Event()  # set when the first shards have been loaded
         self._capacity = capacity
         self._store = store
@@ -598,12 +599,11 @@ class DeviceManager:
 
         After an error, changes may have been missed, so all devices are read again.
         """
-        may_lack = False
         while True:
             try:
-                if may_lack:
+                if self._may_lack:
                     await self._read_all()
-                    may_lack = False
+                self._may_lack = True  # until the store says otherwise, if this is called again after an error
                 async for changes in self._store.follow():
                     if changes is None:
                         await self._read_all()
@@ -612,11 +612,6 @@ class DeviceManager:
                         if shard_of(each.device) in self._shards.terms:
                             await self.read(each.device, self.records.holding(each))
             except StoreUnavailable:
-                may_lack = True
-                await asyncio.sleep(AGAIN_S)
-            except Exception as error:
-                logger.error("device store: updates can't be read, so reading is tried again: %s", trace(error))
-                may_lack = True
                 await asyncio.sleep(AGAIN_S)
 
     async def _read_all(self) -> None:

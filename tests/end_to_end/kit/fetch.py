@@ -19,9 +19,9 @@ OF_THIS_NETWORK = "allow_http = true\nallow_private = true\n"
 class Fetch(SideProcess):
     """A `geocast fetch` with a file of feeds and a state of its own, in `home`."""
 
-    def __init__(self, home: Path, node: Node, server: FeedServer):
+    def __init__(self, home: Path, node: Node, server: FeedServer, **settings: str):
         super().__init__(home / "fetch.txt")
-        self.home, self.node, self.server = home, node, server
+        self.home, self.node, self.server, self.settings = home, node, server, settings
         self.state = home / "fetch.db"
         self.token_file = home / "token"
         self.token_file.write_text(node.keys.token(sub="met", scope="alerts:publish"))
@@ -59,7 +59,7 @@ class Fetch(SideProcess):
     def start(self) -> None:
         """Start the process and wait until it is ready."""
         metrics = ("--metrics", f"127.0.0.1:{self.metrics_port}")
-        self.spawn(*self.command(*metrics), environment=clean_environment(), folder=self.home)
+        self.spawn(*self.command(*metrics), environment=clean_environment(**self.settings), folder=self.home)
         wait_until(lambda: not self.is_killed() and self.readiness() != 0, "geocast fetch listens")
 
 

@@ -169,6 +169,11 @@ def _run(command: list[str]) -> None:
         import geocast.cli
         from geocast import failpoints
 
+        if "GEOCAST_INJECTIONS" in os.environ:
+            sys.path.append(str(Path(__file__).parents[2]))
+            from support.injections import install
+
+            install(Path(os.environ.pop("GEOCAST_INJECTIONS")))
         failpoints._armed = os.environ.get("GEOCAST_FAILPOINT")  # it was read before the fork
         sys.argv = command
         geocast.cli.main()

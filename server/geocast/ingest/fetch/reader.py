@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from ... import failpoints
 from ...clock import Clock
 from ...egress.http_times import parse_http_date
-from ...model.errors import trace
 from ..cap import MAX_CAP_BYTES
 from . import timing
 from .documents import MessageHead, Unreadable, entries_of, head_of, in_thread
@@ -88,9 +87,10 @@ class FeedReader:
             try:
                 if self._now() >= rounds.at:
                     await work()
-            except Exception as error:
-                logger.error("feed %s: an unexpected error: %s", self.feed.name, trace(error))
+            except Exception:
+                logger.error("feed %s: an unexpected error; trying again in %d s", self.feed.name, self.feed.interval_s)
                 rounds.at = self._now() + self.feed.interval_s
+                raise
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(rounds.at - self._now()):
                     await rounds.asked.wait()

@@ -1,0 +1,137 @@
+"""Unexpected exceptions in each task of each process: a log line, a counter, `/readyz`, and a new start (KN1).
+
+The names of the tasks come from the running process.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+from end_to_end.kit.alerts import ground
+from end_to_end.kit.feed_server import FeedServer, atom
+from end_to_end.kit.fetch import Fetch
+from end_to_end.kit.issuer import options
+from end_to_end.kit.keys import Keys
+from end_to_end.kit.node import Node
+from end_to_end.kit.process import ServerProcess
+from end_to_end.kit.push import Push
+from end_to_end.kit.times import wait_until
+from end_to_end.kit.tls import make_certificate
+from end_to_end.kit.webhooks import SECRET, RelayProcess
+from support.ports import free_ports
+from support.push_service import PushService
+
+from client_demo.webhook_receiver import WebhookReceiver
+
+FAILURES = re.compile(r'^geocast_task_failures_total\{task="([^"]+)"\} ([0-9.]+)', re.MULTILINE)
+NEVER_RUN = {"callback", "pump"}  # no tasks, but counted as if they were
+
+Running = tuple[ServerProcess, httpx.Client]
+
+
+@contextmanager
+def a_node(home: Path, *more: str) -> Iterator[Running]:
+    """Run a node with a feed."""
+    folder = home / "faults"
+    folder.mkdir()
+    [port] = free_ports(1)
+    feed = ("--feed", f"127.0.0.1:{port}", "--feed-url", "https://feed.example", "--feed-sender", "feed.example")
+    with Node(home, None, *feed, *more, GEOCAST_INJECTIONS=str(folder)) as node:
+        yield node, node.api
+
+
+@contextmanager
+def a_push(home: Path, *more: str) -> Iterator[Running]:
+    """Run `geocast push` beside a node."""
+    folder = home / "faults"
+    folder.mkdir()
+    with ExitStack() as opened:
+        service = opened.enter_context(PushService(make_certificate(home)))
+        node = opened.enter_context(Node(home))
+        push = opened.enter_context(Push(node, service, options=more, GEOCAST_INJECTIONS=str(folder)))
+        yield push, push.metrics_api
+
+
+@contextmanager
+def a_relay(home: Path) -> Iterator[Running]:
+    """Run `geocast relay` beside a node."""
+    folder = home / "faults"
+    folder.mkdir()
+    with ExitStack() as opened:
+        receiver = opened.enter_context(WebhookReceiver(SECRET))
+        node = opened.enter_context(Node(home))
+        relay = RelayProcess(node, home / "relay", GEOCAST_INJECTIONS=str(folder))
+        relay.targets(ground(), siren=receiver)
+        opened.enter_context(relay)
+        yield relay, relay.metrics_api
+
+
+@contextmanager
+def a_fetch(home: Path) -> Iterator[Running]:
+    """Run `geocast fetch` beside a node that takes CAP messages."""
+    folder = home / "faults"
+    folder.mkdir()
+    with ExitStack() as opened:
+        node = opened.enter_context(Node(home, Keys(), *options(home)))
+        server = opened.enter_context(FeedServer())
+        fetch = opened.enter_context(Fetch(home, node, server, GEOCAST_INJECTIONS=str(folder)))
+        server.pages["/met.atom"] = atom()
+        fetch.write_feeds("/met.atom")
+        fetch.start()
+        yield fetch, fetch.metrics_api
+
+
+PROCESSES: dict[str, Callable[[Path], object]] = {
+    "node": a_node,
+    "node with two workers": lambda home: a_node(home, "--workers", "2"),
+    "push": a_push,
+    "push with two workers": lambda home: a_push(home, "--workers", "2"),
+    "relay": a_relay,
+    "fetch": a_fetch,
+}
+
+
+def failures(api: httpx.Client) -> dict[str, float]:
+    """Return the number of failures of each task, by name."""
+    found = {name: float(count) for name, count in FAILURES.findall(api.get("/metrics").text)}
+    return {name: count for name, count in found.items() if name not in NEVER_RUN}
+
+
+@pytest.mark.parametrize("kind", PROCESSES)
+def test_failure_of_each_task_is_logged_counted_named_by_readyz_and_ends(kind: str, tmp_path: Path):
+    """First each task fails once; then each fails always, except those that another one starts, then these."""
+    folder = tmp_path / "faults"
+    with PROCESSES[kind](tmp_path) as (process, api):  # type: ignore[attr-defined]
+
+        def ready() -> bool:
+            return bool(api.get("/readyz").status_code == 200)
+
+        names = set(failures(api))
+        print(kind, sorted(names))
+        assert names
+        for name in names:
+            (folder / f"once-{name}").touch()
+        wait_until(lambda: all(failures(api).values()), "each task has failed")
+        wait_until(ready, "/readyz is 200 again")
+        for name in names:
+            assert f"task {name} failed: Injected" in process.output(), name
+        starts_others = {name for name in names if name.endswith("log-reader")}
+        for group in filter(None, (names - starts_others, starts_others)):
+            before = failures(api)
+            for name in group:
+                (folder / f"always-{name}").touch()
+            wait_until(lambda: all(failures(api)[name] >= before[name] + 3 for name in group), "each fails always")  # noqa: B023
+            wait_until(lambda: not ready(), "/readyz is 503")
+            reasons = set()
+
+            def named() -> bool:
+                reasons.update(re.findall(r"task ([a-z-]+) fails: Injected", api.get("/readyz").text))  # noqa: B023
+                return group - {"report"} <= reasons  # noqa: B023
+
+            wait_until(named, "/readyz names all of them")
+            for name in group:
+                (folder / f"always-{name}").unlink()
+            wait_until(ready, "/readyz is 200 again")
