@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import dataclasses
 import functools
 import json
 from collections import Counter
@@ -20,12 +21,12 @@ from geocast.auth.tokens import Subject
 from geocast.egress.outcomes import PostOutcome, PostResponse
 from geocast.geometry.sphere import cell_of
 from geocast.model.errors import StoreUnavailable
-from geocast.push import delivery_journal, scheduler
+from geocast.push import delivery_journal, device_manager, scheduler
 from geocast.push.addresses import parse_services
 from geocast.push.delivery_journal import DeliveryJournal
 from geocast.push.device_manager import DeviceManager
 from geocast.push.devices import RENEW_MS
-from geocast.push.devicestore import DeliveryRecord, State, StoredDevice
+from geocast.push.devicestore import DeliveryRecord, State, StoredDevice, read_line
 from geocast.push.devicestore.memory import MemoryDevices
 from geocast.push.encryption import Keyring, Record
 from geocast.push.scheduler import MARKS, OF_ONE, SLOTS, SPARE_SLOTS
@@ -442,6 +443,74 @@ async def test_stored_device_that_cannot_be_decrypted_is_left_in_store_and_count
     await process.waking.take(StaticShards().terms)
     assert (len(process.waking.devices), process.waking.set_aside) == (0, 2)
     assert len(process.store._memory.devices) == 2
+
+
+async def test_stored_device_with_odd_content_is_set_aside_and_named_and_all_others_are_loaded(caplog):
+    """A delivery record that can't be read counts as maybe sent, so the device gets the cancel (rule WPS4)."""
+    process = Process()
+    for name in ("odd-time", "odd-line", "good"):
+        await process.register(name)
+    await process.register("later-release", min_severity="minor")
+    await process.reads(a_revision())
+    await process.passes(1)
+    devices, lines = process.store._memory.devices, process.store._memory.lines
+    of = {each.record.sub: each for each in process.waking.devices}
+    odd = of["odd-time"].digest
+    devices[odd] = devices[odd]._replace(until_ms=-5)
+    [alert] = lines[of["odd-line"].digest]
+    lines[of["odd-line"].digest][alert] = read_line(of["odd-line"].digest, alert, b"odd-line", (1, 9, 5))
+    later = dataclasses.replace(of["later-release"].record, min_severity="dire")
+    stored = process.waking.records.sealed(later, devices[of["later-release"].digest].until_ms)
+    devices[stored.device] = stored
+    process.client.pushes.clear()
+    process.waking = process.again()
+    process.waking.deliver(a_revision())
+    process.waking.deliver(a_cancel())
+    await process.waking.take(StaticShards().terms)
+    await turns()
+    assert {each.record.sub for each in process.waking.devices} == {"odd-line", "good"}
+    assert [push.endpoint.url.rpartition("/")[2] for push in process.client.pushes].count("odd-line") == 1
+    assert process.waking.set_aside == 3
+    assert all(each.hex() in caplog.text for each in (odd, stored.device, of["odd-line"].digest))
+    assert await process.waking.read(stored.device) is None
+
+
+async def test_registration_computes_no_digest_of_live_alerts(monkeypatch):
+    """Each entry of the log adds its own (rule WPS5): so nothing takes longer the more alerts are live."""
+    process, digests = Process(), []
+    for number in range(300):
+        process.waking.deliver(a_revision(f"a-{number}", expires_at=NOON_MS + 60_000))
+    whole = Keyring.digest
+    monkeypatch.setattr(Keyring, "digest", lambda *given, **key: digests.append(given) or whole(*given, **key))
+    process.waking.deliver(a_revision("last", expires_at=NOON_MS + 60_000))
+    await process.register(cells=())
+    assert len(digests) < 10
+    for _ in range(4):
+        await process.passes(60)
+    assert (len(process.waking.live), process.waking._ids) == (0, [{}])
+
+
+async def test_live_alerts_are_launched_in_slices_the_most_severe_first(monkeypatch):
+    """Other tasks run between slices, however many alerts are live when a shard is taken (rule WPO3)."""
+    monkeypatch.setattr(device_manager, "LAUNCHED", 10)
+    process = Process()
+    await process.register()
+    process.waking = process.again()
+    for number in range(100):
+        process.waking.deliver(a_revision(f"a-{number}", severity="minor"))
+    process.waking.deliver(a_revision("worst", severity="extreme"))
+    launched, at_once = [], []
+    whole = process.waking.fanout.launch
+    monkeypatch.setattr(
+        process.waking.fanout, "launch", lambda alert, now: launched.append(alert.id) or whole(alert, now)
+    )
+    taking = asyncio.ensure_future(process.waking.take(StaticShards().terms))
+    while not taking.done():
+        before = len(launched)
+        await asyncio.sleep(0)
+        at_once.append(len(launched) - before)
+    assert launched[0] == "worst"
+    assert (len(launched), max(at_once)) == (101, 10)
 
 
 async def test_what_is_over_is_true_only_for_alerts_that_are_not_live():

@@ -52,6 +52,25 @@ def test_notes_are_read_back_after_a_restart(tmp_path):
     asyncio.run(main())
 
 
+def test_row_that_cannot_be_read_is_left_out_and_named(tmp_path, caplog):
+    """The target is told that alert again, as if the file was lost; all others are read (WH6)."""
+
+    async def main():
+        path = tmp_path / "relay.db"
+        store = ToldStore(path)
+        await store.start()
+        store.note("siren", "odd", told())
+        store.note("siren", "b", told())
+        await store.stop()
+        with sqlite3.connect(path) as db:
+            db.execute("UPDATE told SET summary = '{' WHERE alert = 'odd'")
+        db.close()
+        assert await read(path) == ({"siren": {"b": told()}}, {})
+        assert "the row of target siren and alert odd can't be read" in caplog.text
+
+    asyncio.run(main())
+
+
 def test_full_disk_delays_no_event_and_nothing_is_lost_when_there_is_room(tmp_path):
     """`written` returns at once while writing fails; what was noted is written later (WH6)."""
 

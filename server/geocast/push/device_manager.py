@@ -82,6 +82,8 @@ RENEW_AGAIN_MS = 60_000  # delay before another attempt to remind a device of it
 LOADED = 200  # number of devices that are added before other tasks of the event loop run
 RESTORED = 200  # number of devices in one write that stores them again
 RECHECKED = 500  # number of devices whose tokens are checked, or whose lines are written, at once
+LAUNCHED = 200  # number of live alerts that are launched at once: up to 2 ms
+NAMED = 20  # limit on the log lines about devices of the store that can't be used
 LET_GO_S = 10.0  # longest wait for requests under way when a shard is let go
 AGAIN_S = 1.0  # pause after the store was unreachable
 
@@ -149,7 +151,8 @@ class DeviceManager:
         self.own_tests = own_tests or OwnTests()
         self._device_tests = DeviceTests(self.sending, self.devices.find, self.own_tests, clock)
         self.forgotten: Counter[str] = Counter()  # number of devices forgotten, by reason
-        self.set_aside = 0  # number of stored devices that this process can't use; they stay in the store
+        self.set_aside = 0  # number of stored devices that this process can't use as they are; they stay in the store
+        self._named = 0  # number of these that the log names
         self._may_lack = False  # whether changes of other processes may have been missed
         self.has_taken = asyncio.Event()  # set when the first shards have been loaded
         self._capacity = capacity
@@ -166,7 +169,9 @@ class DeviceManager:
         self._retrying: asyncio.Task[None] | None = None  # deals with `_to_forget` and `_unsure`
         self._turn = asyncio.Lock()  # held while one device is read and applied (Rule 2)
         self._reading: set[bytes] | None = None  # digests of devices that were read during a load (Rule 2)
-        self._ids: Sequence[Mapping[bytes, str]] | None = None  # for each key: digest -> id of live alert
+        # For each key: digest -> id of live alert. The store names alerts only by digests, which can't be inverted.
+        self._ids: Sequence[dict[bytes, str]] = [{} for _ in range(len(keyring))]
+        self.live.on_let_go = self._forget_digests
 
     @property
     def live(self) -> LiveAlerts:
@@ -177,9 +182,16 @@ class DeviceManager:
 
     def deliver(self, entry: Entry | Untrusted) -> None:
         """Process an entry (a revision or a cancel) of the alert log: push it to the devices that it concerns."""
-        self._ids = None
-        self.fanout.deliver(entry, self.sending.tick())
+        now = self.sending.tick()
+        self.fanout.deliver(entry, now)
+        if self.live.find(entry.id, now) is not None:
+            for key, ids in enumerate(self._ids):
+                ids[self._keyring.digest("alert", entry.id, key=key)] = entry.id
         self.sending.wake()
+
+    def _forget_digests(self, alert_id: str) -> None:
+        for key, ids in enumerate(self._ids):
+            ids.pop(self._keyring.digest("alert", alert_id, key=key), None)
 
     async def sweep(self) -> None:
         """Do all work that is due by now.
@@ -319,7 +331,12 @@ class DeviceManager:
                 for start in range(0, len(batch), LOADED):
                     async with self._turn:
                         for found in batch[start : start + LOADED]:
-                            await self._add_loaded(found, terms, reading)
+                            try:
+                                await self._add_loaded(found, terms, reading)
+                            except StoreUnavailable:
+                                raise
+                            except Exception as error:
+                                self._set_aside(found[0].device, trace(error))
                     await asyncio.sleep(0)
             self._reading = None
             for digest in reading:
@@ -331,7 +348,7 @@ class DeviceManager:
         finally:
             self._reading = None
         self.has_taken.set()
-        self._launch_all()
+        await self._launch_all()
 
     async def _add_loaded(self, found: Found, terms: Mapping[int, int], again: set[bytes]) -> None:
         """Add a device that was loaded, unless this process has it already or has lost its shard meanwhile.
@@ -353,11 +370,11 @@ class DeviceManager:
         try:
             record, key = self._keyring.open(stored.sealed, stored.device, stored.until_ms)
         except ValueError:
-            self.set_aside += 1
+            self._set_aside(stored.device, "no key decrypts it")
             return
         if key > 0:  # encrypted with an older key
             renamed = self.records.sealed(record, stored.until_ms)
-            told = self._known_ids()[key]  # digest by the old key -> alert id; lines of other alerts are dropped
+            told = self._ids[key]  # digest by the old key -> alert id; lines of other alerts are dropped
             renamed_lines = [
                 line._replace(device=renamed.device, alert=self._keyring.digest("alert", told[line.alert]))
                 for line in lines
@@ -384,17 +401,22 @@ class DeviceManager:
             self._leave(device)
         return left
 
-    def _launch_all(self) -> None:
+    async def _launch_all(self) -> None:
         """Start sending every live alert to the devices that lack it (rule WPO3).
 
         The most urgent alert is sent to all these devices first, then the next one. If each device were sent all its
-        alerts before the next device, the last devices would get the urgent alert late.
+        alerts before the next device, the last devices would get the urgent alert late. Other tasks of the event loop
+        run between slices, so the most severe alerts are started first.
         """
-        now = self.sending.tick()
-        for alert in list(self.live):
-            if not alert.ended(now):
-                self.fanout.launch(alert, now)
-        self.sending.wake()
+        alerts = list(self.live)
+        for rank in sorted(SEVERITY_RANK.values(), reverse=True):
+            for start in range(0, len(alerts), LAUNCHED):
+                now = self.sending.tick()
+                for alert in alerts[start : start + LAUNCHED]:
+                    if alert.rank == rank and not alert.ended(now):
+                        self.fanout.launch(alert, now)
+                self.sending.wake()
+                await asyncio.sleep(0)
 
     # ---- reading and applying one device -------------------------------------------------------------------------
 
@@ -457,10 +479,16 @@ class DeviceManager:
             self.forgotten["revoked"] += 1
             self._to_forget.add(kept.stored.known)
             return 0
-        if device is None:
-            device = self._enter(kept, holding)
-        else:
-            self._change(device, kept, holding)
+        try:
+            if device is None:
+                device = self._enter(kept, holding)
+            else:
+                self._change(device, kept, holding)
+        except Exception as error:
+            self._set_aside(digest, trace(error))
+            if device is not None:
+                self._leave(device)
+            return None
         if device is None:
             return None
         owed = self.sending.send_owed(device)
@@ -481,6 +509,8 @@ class DeviceManager:
         if endpoint is None or not self._vapid.has(record.vapid) or len(self.devices) >= self._capacity:
             self.set_aside += 1
             return None
+        if any(line.is_odd for line in kept.lines):
+            self._set_aside(stored.device, "a delivery record can't be read, and counts as maybe sent")
         if stored.until_ms <= self._clock.now().wall_ms:
             self._to_forget.add(stored.known)
             return None
@@ -496,6 +526,16 @@ class DeviceManager:
         self._watch(device)
         return device
 
+    def _set_aside(self, digest: bytes, why: str) -> None:
+        """Count and name a stored device that can't be used as it is, or not without loss. It stays in the store.
+
+        The log names the first NAMED of a process.
+        """
+        self.set_aside += 1
+        if self._named < NAMED:
+            self._named += 1
+            logger.error("device store: device %s: %s", digest.hex(), why)
+
     def _held_revisions(self, lines: Iterable[DeliveryRecord]) -> dict[str, int]:
         """Return the revisions that a device has, as a dict by alert id.
 
@@ -504,22 +544,9 @@ class DeviceManager:
         Revision 0 means that the device may lack the current revision. The device then counts as a recipient, so it is
         sent the current entry of the alert, or its cancel (rule WPS3).
         """
-        ids = self._known_ids()[0]
+        ids = self._ids[0]
         found = {ids[line.alert]: line for line in lines if line.alert in ids}
         return {alert_id: line.number if line.state is State.SENT else 0 for alert_id, line in found.items()}
-
-    def _known_ids(self) -> Sequence[Mapping[bytes, str]]:
-        """Return, for each key of the keyring, a dict that maps the digests of the ids of live alerts to the ids.
-
-        The store names alerts only by digests, which can't be inverted. So this process computes the digests of all
-        live alerts, and computes them again when the log has a new entry.
-        """
-        if self._ids is None:
-            self._ids = [
-                {self._keyring.digest("alert", alert.id, key=key): alert.id for alert in self.live}
-                for key in range(len(self._keyring))
-            ]
-        return self._ids
 
     def _change(self, device: Device, kept: OpenedDevice, holding: Mapping[str, int]) -> None:
         """Apply a new registration to a device of this process.
@@ -710,16 +737,9 @@ class DeviceManager:
     def what_is_over(self) -> Callable[[bytes], bool]:
         """Return a function that takes the digest of an alert's id and returns whether the alert is no longer live.
 
-        An alert counts as live if it is live when the function is called for the first time. The store calls the
-        function to find out which records of deliveries can be removed. So the digests of all live alerts are computed
-        only if the store has records of alerts whose end has passed.
+        The store calls the function to find out which records of deliveries can be removed.
         """
-
-        @functools.cache
-        def known() -> frozenset[bytes]:
-            return frozenset(self._keyring.digest("alert", each.id) for each in self.live)
-
-        return lambda alert: alert not in known()
+        return lambda alert: alert not in self._ids[0]
 
     def _watch(self, device: Device) -> None:
         """Schedule the next check of a device's registration.

@@ -155,7 +155,7 @@ class DeviceRepository:
     def _opened(self, stored: StoredDevice, lines: Sequence[DeliveryRecord]) -> OpenedDevice | None:
         try:
             record, _ = self._keyring.open(stored.sealed, stored.device, stored.until_ms)
-        except ValueError:
+        except (TypeError, ValueError):
             return None
         return OpenedDevice(stored, record, lines)
 

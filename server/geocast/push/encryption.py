@@ -181,7 +181,7 @@ def _derived(key: bytes, purpose: str) -> bytes:
 
 
 def _bound(device: bytes, until_ms: int) -> bytes:
-    return device + until_ms.to_bytes(8, "big")
+    return device + (until_ms % 2**64).to_bytes(8, "big")  # a damaged store may say a negative time
 
 
 def parse_push_keys(data: bytes, source: object) -> Keyring:

@@ -215,7 +215,10 @@ class ToldStore:
     def _load(self) -> tuple[dict[str, dict[str, Told]], dict[str, bytes]]:
         told: dict[str, dict[str, Told]] = defaultdict(dict)
         for target, alert, number, over, ends_at, summary in self._db.execute("SELECT * FROM told"):
-            told[target][alert] = Told(number, bool(over), ends_at, json.loads(summary))
+            try:
+                told[target][alert] = Told(number, bool(over), ends_at, json.loads(summary))
+            except ValueError:
+                logger.error("--state: the row of target %s and alert %s can't be read, and is left out", target, alert)
         return told, dict(self._db.execute("SELECT target, url FROM gone"))
 
     def _close(self) -> None:

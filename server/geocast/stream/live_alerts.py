@@ -637,6 +637,7 @@ class LiveAlerts:
         self._areas: AlertIndex[LiveAlert] = AlertIndex()
         self._ends = _Ends()
         self._gone = _Gone()
+        self.on_let_go: Callable[[str], None] = lambda _id: None  # called with the id of each alert that is let go
         self.verifier: EntryVerifier = TrustAll()
         self._early_cancels: dict[str, Cancel] = {}  # Rule 6: alert id -> cancel
         self._chains_before: dict[str, Chain] = {}  # alert id -> chain before the next entry (Rule 8)
@@ -858,6 +859,7 @@ class LiveAlerts:
     def _let_go(self, ended: Iterable[LiveAlert], now: Now) -> None:
         for alert in ended:
             del self._alerts[alert.id]
+            self.on_let_go(alert.id)
             self._gone.add(alert.id, alert.number, now)
             self._remove_area(alert)
             self._shared.forget(alert)

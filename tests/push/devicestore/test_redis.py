@@ -27,7 +27,7 @@ from push.devicestore.contract import (  # noqa: E402 (asserts come first)
 from support.redis_server import RedisServer, needs_redis, sentinel_url, trio  # noqa: E402
 
 from geocast.model.errors import ConfigError, StoreUnavailable  # noqa: E402
-from geocast.push.devicestore import Change, PutResult, shard_of  # noqa: E402
+from geocast.push.devicestore import Change, PutResult, State, shard_of  # noqa: E402
 from geocast.push.devicestore import redis as redis_devices  # noqa: E402
 from geocast.push.devicestore.redis import RedisDevices  # noqa: E402
 from geocast.push.encryption import Keyring, Record  # noqa: E402
@@ -64,6 +64,25 @@ class TestRedisDevices(FencedContract):
         others = {each: number for each, number in self._numbers.items() if each != shard}
         self._numbers = dict((await store.lease("somebody", others, may_take=True)).numbers)
         return self._numbers[shard]
+
+
+async def test_odd_values_are_read_as_maybe_sent_and_as_a_device_that_no_key_opens(shared):
+    """They harm no other device (rule DevS13)."""
+    store = RedisDevices(f"{shared.url}?prefix=odd")
+    await store.start()
+    await put(store, device("a"), device("b"))
+    await store.note([line("a", "x"), line("a", "y")])
+    prefix = b"{odd}:push:"
+    with shared.client() as client:
+        client.hset(prefix + b"told:%d:%b" % (shard_of(digest("a")), digest("x")), digest("a"), b"\xc1")
+        client.hset(prefix + b"devices:%d" % shard_of(digest("b")), digest("b"), b"\x93")
+    found = await all_of(store)
+    assert found[digest("a")] == (
+        device("a"),
+        {digest("x"): line("a", "x", 0, State.MAYBE, 0), digest("y"): line("a", "y")},
+    )
+    assert found[digest("b")][0].sealed == b""
+    await store.stop()
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,9 @@ from push.devicestore.contract import (  # noqa: E402 (its asserts are rewritten
 )
 
 from geocast.model.errors import ConfigError, StoreUnavailable  # noqa: E402
+from geocast.push.devicestore import State  # noqa: E402
 from geocast.push.devicestore.sqlite import SqliteDevices  # noqa: E402
+from geocast.push.encryption import Keyring  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -109,6 +112,40 @@ async def test_full_disk_raises_store_unavailable_and_leaves_nothing_half_writte
     assert set(await all_of(store)) == {digest("a")}
     await put(store, device("c"))
     assert set(await all_of(store)) == {digest("a"), digest("c")}
+    await store.stop()
+
+
+async def test_odd_rows_are_read_as_maybe_sent_and_as_a_device_that_no_key_opens(tmp_path):
+    """They harm no other row (rule DevS13)."""
+    path = tmp_path / "devices.db"
+    store = SqliteDevices(path)
+    await store.start()
+    await put(store, device("a"), device("b"))
+    await store.note([line("a", "x"), line("a", "y"), line("b", "x")])
+    with sqlite3.connect(path) as db:
+        db.execute("UPDATE told SET state = 9 WHERE device = ? AND alert = ?", (digest("a"), digest("x")))
+        db.execute("UPDATE device SET until_ms = -5 WHERE device = ?", (digest("b"),))
+    db.close()
+    odd = line("a", "x", number=0, state=State.MAYBE, ends_at_ms=0)
+    await assert_has(store, (device("a"), odd, line("a", "y")), (device("b", until_ms=-5), line("b", "x")))
+    with pytest.raises(ValueError, match="no key"):
+        Keyring([bytes(32)]).open(b"", digest("b"), -5)
+    await store.stop()
+
+
+async def test_store_whose_disk_hangs_is_unavailable_until_the_disk_works(tmp_path, monkeypatch):
+    """What nobody waits for any more is not begun, and what was begun is done (rule DevS8)."""
+    monkeypatch.setattr("geocast.push.devicestore.sqlite.ANSWER_S", 0.01)
+    store, works = SqliteDevices(tmp_path / "devices.db"), threading.Event()
+    await store.start()
+    hanging = store._thread.submit(works.wait)
+    with pytest.raises(StoreUnavailable, match="the disk does not answer"):
+        await store.put(device("a"), None)
+    works.set()
+    await asyncio.wrap_future(hanging)
+    monkeypatch.setattr("geocast.push.devicestore.sqlite.ANSWER_S", None)
+    await put(store, device("b"))
+    await assert_has(store, (device("b"),))
     await store.stop()
 
 

@@ -35,6 +35,8 @@ All
     DevS10  `follow` yields what other processes have put or forgotten since this store's `start`, in order, with the
             notes of the changes. `find` sees a change that was yielded. If changes are lost, `follow` yields None.
     DevS11  A store that only one process may use is locked by that process until the process closes the store or dies.
+    DevS13  A row that can't be read harms no other. A line counts as maybe sent (`read_line`); a device is one that no
+            key opens.
     DevS12  If stored data may have been lost, for instance when a replica takes over, the store sets `lost`, and
             `follow` yields None. The process that holds a shard then calls `restore` with its devices, writes their
             lines again, and clears `lost`. `restore` overwrites no newer data, and is refused if the term is over.
@@ -52,7 +54,7 @@ stored, so it must read the device before it relies on the old or the new state.
 
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from enum import Enum, IntEnum
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 SHARDS = 64
 
@@ -117,6 +119,26 @@ class DeliveryRecord(NamedTuple):
     ends_at_ms: int
     secret: bytes
     term: int = 0  # the term of the shard; 0 in lines that were read
+
+    @property
+    def is_odd(self) -> bool:
+        """Whether the line could not be read, so that it only says that the device was maybe sent the alert."""
+        return self.number == 0
+
+
+def read_line(device: bytes, alert: bytes, secret: bytes, row: Sequence[Any]) -> DeliveryRecord:
+    """Return a line from its stored values: the number of the revision, the state, and the end of the alert.
+
+    If a damaged store or a later release has left them odd, the device counts as one that was maybe sent the alert. So
+    it is told the current entry once more, or the cancel.
+    """
+    try:
+        number, state, ends_at_ms = row
+        if isinstance(number, int) and number > 0 and isinstance(ends_at_ms, int) and ends_at_ms >= 0:
+            return DeliveryRecord(device, alert, number, State(state), ends_at_ms, secret)
+    except (TypeError, ValueError):
+        pass
+    return DeliveryRecord(device, alert, 0, State.MAYBE, 0, secret)
 
 
 class PutResult(Enum):

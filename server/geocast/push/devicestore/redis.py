@@ -39,7 +39,7 @@ from ...alertlog.redis_streams.scripts import read_script
 from ...alertlog.redis_streams.writer import run_durably
 from ...model.errors import ConfigError, LogUnavailable, StoreUnavailable
 from ..leases import LEASE_S, Leased
-from . import Change, DeliveryRecord, Found, Limits, Put, PutResult, RegistrationKey, State, StoredDevice, shard_of
+from . import Change, DeliveryRecord, Found, Limits, Put, PutResult, RegistrationKey, StoredDevice, read_line, shard_of
 
 BATCH = 200  # number of devices per HSCAN: some 0.4 MB
 FOLLOWED = 1_000  # limit on the changes per XREAD
@@ -366,7 +366,10 @@ def _value(device: StoredDevice) -> bytes:
 
 
 def _device(device: bytes, value: bytes) -> StoredDevice:
-    return StoredDevice(device, *msgpack.unpackb(value, raw=True))
+    try:
+        return StoredDevice(device, *msgpack.unpackb(value, raw=True))
+    except (TypeError, ValueError, msgpack.UnpackException):
+        return StoredDevice(device, b"", b"", b"", 0, b"")  # no key opens it (DevS13)
 
 
 def _packed(line: DeliveryRecord) -> bytes:
@@ -377,8 +380,12 @@ def _packed(line: DeliveryRecord) -> bytes:
 
 def _lines(device: StoredDevice, told: Mapping[bytes, bytes]) -> list[DeliveryRecord]:
     """Return the delivery records of a device, decoded. `told` maps the digest of each alert to the packed record."""
-    found = []
-    for alert, value in told.items():
-        number, state, ends_at_ms = msgpack.unpackb(value)
-        found.append(DeliveryRecord(device.device, alert, number, State(state), ends_at_ms, device.secret))
-    return found
+    return [read_line(device.device, alert, device.secret, _values(value)) for alert, value in told.items()]
+
+
+def _values(packed: bytes) -> Sequence[Any]:
+    try:
+        values: Sequence[Any] = msgpack.unpackb(packed)
+    except (ValueError, msgpack.UnpackException):
+        return ()
+    return values

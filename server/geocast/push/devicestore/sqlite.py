@@ -29,7 +29,7 @@ from typing import IO, TypeVar
 from ... import failpoints
 from ...model.errors import ConfigError, StoreUnavailable
 from ...sqlite_files import describe, locked, refuse_others
-from . import Change, DeliveryRecord, Found, Limits, Put, PutResult, RegistrationKey, State, StoredDevice, shard_of
+from . import Change, DeliveryRecord, Found, Limits, Put, PutResult, RegistrationKey, StoredDevice, read_line, shard_of
 
 APPLICATION_ID = 0x67637064  # "gcpd"
 VERSION = 1
@@ -124,7 +124,7 @@ class SqliteDevices:
     async def load(self, shards: Collection[int]) -> AsyncIterator[Sequence[Found]]:
         after = b""
         while True:
-            found = await self._do(lambda db, after=after: _batch(db, after, shards), None)  # type: ignore[misc]
+            found = await self._do(lambda db, after=after: _batch(db, after, shards), is_limited=False)  # type: ignore[misc]
             if not found:
                 return
             yield found
@@ -238,9 +238,9 @@ class SqliteDevices:
 
         return await self._do(transaction)
 
-    async def _do(self, work: Callable[[sqlite3.Connection], _T], within_s: float | None = ANSWER_S) -> _T:
+    async def _do(self, work: Callable[[sqlite3.Connection], _T], *, is_limited: bool = True) -> _T:
         try:
-            async with asyncio.timeout(within_s):
+            async with asyncio.timeout(ANSWER_S if is_limited else None):
                 return await self._run(lambda: work(self._db))
         except TimeoutError:
             raise StoreUnavailable("the disk does not answer") from None
@@ -343,8 +343,8 @@ def _lines(db: sqlite3.Connection, device: StoredDevice) -> list[DeliveryRecord]
 
 
 def _line(row: tuple[bytes, bytes, int, int, int], secret: bytes) -> DeliveryRecord:
-    device, alert, number, state, ends_at_ms = row
-    return DeliveryRecord(device, alert, number, State(state), ends_at_ms, secret)
+    device, alert, *values = row
+    return read_line(device, alert, secret, values)
 
 
 def _batch(db: sqlite3.Connection, after: bytes, shards: Collection[int]) -> list[Found]:
