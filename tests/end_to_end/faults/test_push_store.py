@@ -1,0 +1,114 @@
+"""The device store of `geocast push` hangs: pushes go out all the same, and nothing is lost or repeated later (WPS4).
+
+`STORE_HANGS_S` makes each outage as long; by default it ends when all phones have been told.
+"""
+
+import os
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+from end_to_end.faults.test_push_faults import register_all
+from end_to_end.kit.alerts import alert, ground
+from end_to_end.kit.fault_schedule import TIMEOUT
+from end_to_end.kit.node import Node
+from end_to_end.kit.push import Push, cell
+from end_to_end.kit.times import wait_until
+from end_to_end.kit.tls import Certificate
+from support.preloaded import COMPILER, stuck_disk
+from support.push_service import PushPhone, PushService
+from support.redis_server import RedisServer, missing
+
+pytestmark = TIMEOUT
+PHONES = int(os.environ.get("STORE_PHONES", "300"))
+HANGS_S = float(os.environ.get("STORE_HANGS_S", "0"))
+
+
+@pytest.mark.parametrize("fault", ["disk hangs", "file locked", "redis stopped"])
+def test_phones_are_told_while_the_device_store_hangs_and_its_records_are_complete_afterwards(
+    tmp_path: Path, certificate: Certificate, fault: str
+):
+    """`/readyz` says 503 meanwhile. A restart after the outage repeats nothing, and every phone gets the cancel."""
+    with ExitStack() as stack:
+        node = stack.enter_context(Node(tmp_path))
+        service = stack.enter_context(PushService(certificate))
+        options: tuple[str, ...] = ("--max-devices", str(PHONES))
+        settings: dict[str, str] = {}
+        if fault == "redis stopped":
+            if reason := missing():
+                pytest.skip(reason)
+            redis = stack.enter_context(RedisServer(tmp_path / "redis"))
+            options += ("--devices", redis.url)
+            outage = paused(redis)
+        elif fault == "disk hangs":
+            if COMPILER is None:
+                pytest.skip("there is no C compiler (gcc)")
+            settings = stuck_disk(tmp_path / "gate")
+            outage = stuck(tmp_path / "gate")
+        else:
+            outage = locked(tmp_path / "devices.db")
+        push = stack.enter_context(Push(node, service, options=options, **settings))
+        phones, spot = [service.phone() for _ in range(PHONES)], ground()
+        register_all(push, phones, cell(spot))
+        body = alert(spot)
+        with outage:
+            began = time.monotonic()
+            node.publish(body)
+            wait_until(lambda: push.readiness() == 503, "/readyz is 503")
+            unready_s = time.monotonic() - began
+            told(phones, 1)
+            told_s = time.monotonic() - began
+            unrecorded = push.metric("push_unrecorded_total")
+            if HANGS_S:
+                time.sleep(HANGS_S - told_s)
+            assert push.readiness() == 503
+        began = time.monotonic()
+        push.wait_until_ready()
+        ready_s = time.monotonic() - began
+        print(
+            f"\n{fault}: 503 after {unready_s:.1f} s, {PHONES} told after {told_s:.1f} s, {unrecorded:g} not recorded"
+        )
+        print(f"ready {ready_s:.1f} s after the end of the outage")
+        push.restart()
+        node.cancel(body["id"], 2)
+        told(phones, 2)
+        assert all(phone.alerts() == [(body["id"], 1)] for phone in phones)
+        assert all(phone.cancels() == [body["id"]] for phone in phones)
+        assert (unrecorded > 0, service.wrong) == (True, [])
+
+
+def told(phones: list[PushPhone], messages: int) -> None:
+    """Wait until each phone has received as many messages."""
+    wait_until(lambda: all(len(phone.told) >= messages for phone in phones), "all phones are told")
+
+
+@contextmanager
+def paused(redis: RedisServer) -> Iterator[None]:
+    """Stop a Redis by SIGSTOP."""
+    redis.pause()
+    try:
+        yield
+    finally:
+        redis.resume()
+
+
+@contextmanager
+def stuck(gate: Path) -> Iterator[None]:
+    """Let the disk of the process hang."""
+    gate.touch()
+    try:
+        yield
+    finally:
+        gate.unlink()
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Keep others from writing to a database."""
+    with sqlite3.connect(path, isolation_level=None) as db:
+        db.execute("BEGIN EXCLUSIVE")
+        yield
+    db.close()
