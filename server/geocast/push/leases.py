@@ -8,8 +8,8 @@ the devices of the shard, and it renews the lease while it runs.
 
 Rule 1  A lease lasts LEASE_S and is renewed every RENEW_S. The store's clock decides when a lease has ended, so it
         doesn't matter if the processes' clocks differ. A process counts a lease from the moment just before it asked
-        for the renewal, by its monotonic clock, and sends nothing in the last MARGIN_S of the lease. So it stops before
-        another process may start.
+        for the renewal, and sends nothing in the last MARGIN_S of the lease. So it stops before another process may
+        start. Its clock goes on while the machine sleeps, as that of the store does (`LeaseClock`).
 Rule 2  Each lease of a shard has a greater number than the lease before it. The store refuses a write or a renewal with
         a lower number. So a process learns that it has lost the shard.
 Rule 3  A lease that has ended still belongs to its holder until another process takes the shard. So when the store is

@@ -31,7 +31,7 @@ from .. import tasks
 from ..api.http_server import serve
 from ..auth.jwks_refresh import NewerKeys
 from ..auth.tokens import TokenProof, TokenVerifier
-from ..clock import Clock, SystemClock
+from ..clock import Clock, LeaseClock, SystemClock
 from ..config import REDIS_SCHEMES, Settings, bind, bind_shared
 from ..metrics import Metrics, counter, counters, gauge, gauges
 from ..model.errors import StoreUnavailable
@@ -95,7 +95,7 @@ def read_means(settings: PushSettings) -> PushContext:
     )
 
 
-def open_devices(settings: PushSettings, clock: Clock) -> tuple[DeviceStore, Shards]:
+def open_devices(settings: PushSettings) -> tuple[DeviceStore, Shards]:
     """Return the device store that `--devices` names, without opening it, and the shards that this process serves.
 
     A shard is a subset of the devices. With Redis, processes lease shards; otherwise this process serves all of them.
@@ -106,7 +106,7 @@ def open_devices(settings: PushSettings, clock: Clock) -> tuple[DeviceStore, Sha
         from ..push.devicestore.redis import RedisDevices  # importing the library takes 0.1 s and 10 MB
 
         store = RedisDevices(settings.devices, replicas=settings.devices_replicas)
-        return store, LeasedShards(store, clock)
+        return store, LeasedShards(store, LeaseClock())
     return MemoryDevices() if scheme == "memory" else SqliteDevices(Path(rest)), StaticShards()
 
 
@@ -127,7 +127,7 @@ async def run_alone(means: PushContext, listener: socket.socket, metrics_listene
 
     async with reloading(in_force, source):
         process = PushProcess(means, metrics, None if source is None else source.newer)
-        await process.run(listener, Stop(), *open_devices(means.settings, SystemClock()), beside)
+        await process.run(listener, Stop(), *open_devices(means.settings), beside)
 
 
 class PushProcess:
