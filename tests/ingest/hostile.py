@@ -60,10 +60,11 @@ INSIDE: dict[str, Callable[[], tuple[str, ...]]] = {
 }
 
 
-def documents() -> Iterator[tuple[str, bytes]]:
+def documents(kind: str) -> Iterator[tuple[str, bytes]]:
     """Yield each document in UTF-8, and some in UTF-16, with its name."""
     for name, inside in INSIDE.items():
-        for text in spread(*inside()):
+        message, *feeds = spread(*inside())
+        for text in [message] if kind == "cap" else feeds:
             yield name, text.encode()
     for name in ("long namespace that is used", "many elements"):
         yield f"{name} (UTF-16)", next(spread(*INSIDE[name]())).encode("utf-16")
@@ -75,7 +76,7 @@ def main(kind: str) -> None:
     from geocast.ingest.fetch.documents import Unreadable, entries_of
     from geocast.model.problems import Problem
 
-    for name, body in documents():
+    for name, body in documents(kind):
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MORE_BYTES, resource.RLIM_INFINITY))
         before_s = time.process_time()

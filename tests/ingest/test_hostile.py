@@ -10,7 +10,6 @@ from ingest import hostile
 READ = {  # documents that are odd, but cheap
     "20,000 namespaces beside each other",
     "references",
-    "namespaces that each message inherits",
     "one long text",
 }
 
@@ -21,7 +20,7 @@ def test_hostile_document_costs_less_than_64_mb_and_two_seconds(kind):
     done = subprocess.run([sys.executable, hostile.__file__, kind], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     answers = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len(answers) == 3 * len(hostile.INSIDE) + 2
+    assert len(answers) == (1 if kind == "cap" else 2) * len(hostile.INSIDE) + 2
     assert [each for each in answers if each[1] == "no memory" or each[2] > 2] == []
     if kind == "cap":
         assert {name for name, answer, _ in answers if answer == "read"} <= READ

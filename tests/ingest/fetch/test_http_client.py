@@ -1,11 +1,13 @@
 """GET requests to servers that may be hostile (rules FE1 to FE3)."""
 
 import asyncio
+import contextlib
 import gzip
 import socket
 
 import pytest
 from end_to_end.kit.feed_server import HANG, RESET, ZEROS, FeedServer, Page
+from end_to_end.kit.times import wait_until
 from end_to_end.kit.tls import make_certificate
 from support.fakes import FakeClock
 
@@ -145,6 +147,25 @@ async def test_host_gets_four_requests_at_a_time_and_one_of_them_for_those_that_
     assert server.most_at_once <= 4 + 4  # the server does not notice at once that a client has gone
     waiting.cancel()
     await asyncio.gather(waiting, return_exceptions=True)
+
+
+async def test_hosts_that_hang_keep_no_other_host_of_a_feed_waiting(server):
+    """Each has four requests of its own (rule FE3)."""
+    with contextlib.ExitStack() as held:
+        others = [held.enter_context(FeedServer()) for _ in range(4)]
+        server.pages["/a"] = Page(b"x")
+        hosts = frozenset(each.host for each in (server, *others))
+        feed = WatchedFeed("met", server.url("/"), hosts, allow_http=True, allow_private=True)
+        client = FeedClient(feed, HostQueues(), FakeClock())
+        for each in others:
+            each.pages |= dict.fromkeys(("/0", "/1", "/2", "/3"), HANG)
+        hanging = [asyncio.create_task(client.get(each.url(f"/{n}"), 1_000)) for each in others for n in range(4)]
+        await asyncio.to_thread(wait_until, lambda: sum(len(each.asked) for each in others) >= 10, "many requests hang")
+        assert (await client.get(server.url("/a"), 1_000)).body == b"x"
+        for task in hanging:
+            task.cancel()
+        await asyncio.gather(*hanging, return_exceptions=True)
+        await client.close()
 
 
 async def test_url_that_answers_again_is_requested_like_others(server, monkeypatch):

@@ -157,6 +157,7 @@ class FeedClient:
         private = {each.rpartition(":")[0] for each in feed.hosts} if feed.allow_private else frozenset[str]()
         self._pool = httpcore.AsyncConnectionPool(
             ssl_context=feed.tls(),
+            max_connections=None,  # `queues` has the limits, and no host waits for another
             max_keepalive_connections=len(feed.hosts),
             keepalive_expiry=KEPT_S,
             network_backend=_CheckedNetwork(private),
