@@ -136,7 +136,7 @@ class Middleware:
         if self._api.drain.begun:
             raise _draining()
         if scope["path"] == STREAM_PATH:
-            raise Problem(problems.NOT_FOUND, "The stream, a WebSocket, is at the port of --stream. This is the api.")
+            raise Problem(problems.NOT_FOUND, "The stream, a WebSocket, is at the port of --stream, not at this one.")
         if source := self._by_secret(scope):
             scope["cap_source"] = source
             return source.name
