@@ -142,26 +142,22 @@ def exact(counts: Counts) -> DeliveryOut:
     return {"sent": counts.sent, "acked": counts.acked, "pushed": counts.pushed}
 
 
-def rounded(counts: Counts) -> DeliveryOut:
+def rounded(counts: Counts, revisions: int) -> DeliveryOut:
     """Return the JSON object with an alert's delivery counts, rounded down (rule H11).
 
-    The rounded counts reveal nothing about a single person.
+    The rounded counts reveal nothing about a single person, who may have been sent each of the alert's `revisions`.
     """
-    return {
-        "sent": _down(counts.sent),
-        "acked": _down(counts.acked),
-        "pushed": _down(counts.pushed),
-        "rounded": True,
-    }
+    sent, acked, pushed = (_down(n, LEAST_COUNT * revisions) for n in (counts.sent, counts.acked, counts.pushed))
+    return {"sent": sent, "acked": acked, "pushed": pushed, "rounded": True}
 
 
-def _down(number: int) -> int:
+def _down(number: int, least: int) -> int:
     """Round a count down to its two leading digits, or to a multiple of 10 if the count is below 1,000.
 
-    Return 0 if the count is below LEAST_COUNT. Examples: 1,987 becomes 1,900, and 45 becomes 40.
+    Return 0 if the count is below `least`. Examples: 1,987 becomes 1,900, and 45 becomes 40.
     """
     unit = max(10, 10 ** (len(str(number)) - 2))
-    return number // unit * unit if number >= LEAST_COUNT else 0
+    return number // unit * unit if number >= least else 0
 
 
 def as_problem(error: Exception) -> Problem:

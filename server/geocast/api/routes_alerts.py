@@ -128,7 +128,7 @@ def _alerts(api: ApiContext) -> list[ApiRoute]:
             answer: StateOut = {"state": state(history, api.clock.now().wall_ms), "alert": alert}
             if MANAGE in grant.scopes or (revisions[0].issuer, revisions[0].source) == grant.subject:
                 counts = await api.alert_log.counts(alert_id)
-                answer["delivery"] = exact(counts) if AUDIT in grant.scopes else rounded(counts)
+                answer["delivery"] = exact(counts) if AUDIT in grant.scopes else rounded(counts, len(revisions))
             return JSONResponse(answer)
 
     async def live(request: Request) -> Response:

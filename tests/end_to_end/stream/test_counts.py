@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 import httpx
 import pytest
-from end_to_end.kit.alerts import Json, alert, circle, ground, place
+from end_to_end.kit.alerts import Json, alert, circle, ground, place, revision_of
 from end_to_end.kit.earth import Point, beyond
 from end_to_end.kit.keys import Keys
 from end_to_end.kit.node import Node
@@ -55,6 +55,18 @@ def test_counts_of_short_alerts_do_not_reveal_a_lone_subscriber(node: Node, join
     assert {answer["told"] for answer in answers} == {0, 1}, "some alerts were sent and some were not"
     nothing = {"sent": 0, "acked": 0, "pushed": 0, "rounded": True}
     assert {str(answer["delivery"]) for answer in answers} == {str(nothing)}
+
+
+def test_revisions_do_not_raise_the_count_of_a_lone_subscriber_to_twenty(node: Node, join: Join):
+    """Twenty revisions are sent to one session: the exact count is 20, the publisher reads 0 (H11, DP30)."""
+    spot = ground()
+    join(node, place(spot))
+    body = alert(spot)
+    node.publish(body)
+    for number in range(2, 21):
+        node.revise(revision_of(body, number))
+    node.wait_for_counts(body["id"], sent=20, acked=0)
+    assert node.state(body["id"], node.desk)["delivery"]["sent"] == 0
 
 
 def test_metrics_are_served_only_at_the_configured_metrics_address(node: Node):
