@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, NamedTuple
 
+from client_demo.python.holdings import ID
 from client_demo.python.wire import Message
 
+from .odd_messages import frames
 from .scripted_feed import SAYS_WHO, ScriptedFeed
 from .scripted_server import MOMENT_S, Over, ScriptedServer, Talk
 
@@ -53,6 +55,10 @@ DUTIES = {
     "new-token": Duty("W3", "reconnects after 4401 with a new token, never with the old one"),
     "later": Duty("W7", "reconnects without hurry after 1013 and 4429"),
     "at-once": Duty("W4", "reconnects at once, with `holding`, after the first 4420, and later after the second"),
+    "odd": Duty(
+        "C5 C8", "drops each odd message, lists none of them in `holding`, and still shows the next good alert"
+    ),
+    "refused-holding": Duty("W3b", "comes back once without `holding` if a `hello` that had it was refused"),
     "languages": Duty("LA2", "omits `languages` after an older server has refused them, until a `welcome` has them"),
     "on-duty": Duty("RQ4", "marks at most one place as `here`, and only after a `welcome` with `quals`"),
     "near": Duty("RU1", "sends a fresh `here` at once when a call comes"),
@@ -426,6 +432,53 @@ async def at_once(server: ScriptedServer) -> None:
     found.check("at-once", again is None, "reconnected at once after the second 4420 too")
 
 
+async def odd(server: ScriptedServer) -> None:
+    """Send each odd message of the table, followed by a good alert; then act as another, good server."""
+    talk, found = await server.client(), server.findings
+    await talk.welcome(quals=["cpr"])
+    good = talk.alert_content("odd")
+    table = frames(good, {**good, "answer_s": 30, "near": good["area"][0]}, is_text=talk.is_text)
+    for why, frame in table.items():
+        await talk.say_frame(frame)
+        await talk.fence()
+        if not talk.is_open():
+            found.unmet("odd", f"ended the connection because of {why}")
+            talk = await _return(server, talk, 1012)
+            await talk.welcome(quals=["cpr"])
+    talk = await _return(server, talk, 1012)
+    held = _held(talk)
+    is_good = all(ID.fullmatch(key) and type(held[key]) is int and 0 < held[key] < 2**31 for key in held)
+    found.check("odd", is_good, "`holding` lists an id or a revision that no node accepts")
+    await talk.welcome()
+    await talk.fence()
+    found.check("odd", talk.is_open(), "ended the connection to a good server")
+
+
+async def refused_holding(server: ScriptedServer) -> None:
+    """Refuse a `hello` with `holding`, and accept the next one."""
+    talk, found = await server.client(), server.findings
+    await talk.welcome()
+    await talk.alert("kept")
+    await talk.fence()
+    for code in (4400, 1009):
+        talk = await _return(server, talk, 1012)
+        refused = talk
+        if not _held(refused):
+            found.not_seen("refused-holding", "the client lists nothing in `holding`")
+            return
+        while talk.hello.get("holding"):  # without `languages` or `here` first (LA2, RQ4)
+            back = await server.back(await talk.close(code), 60.0 + SLACK_S)
+            if back is None or (back.hello == talk.hello):
+                found.unmet("refused-holding", f"did not come back without `holding` after {code} to a `hello`")
+                return
+            talk = back
+        await talk.welcome()
+        await talk.alert("kept")
+        await talk.fence()
+    talk = await _return(server, talk, 1012)
+    found.check("refused-holding", _held(talk).get("kept") == 1, "omitted `holding` after a `welcome`")
+
+
 async def languages(server: ScriptedServer) -> None:
     """Act as a server that does not know languages, and then as one that does."""
     found, talk = server.findings, await server.client()
@@ -659,6 +712,8 @@ SCENARIOS = {
         Scenario("own-test", ("own-test",), own_test),
         Scenario("inside", ("inside",), inside),
         Scenario("polygons", ("polygons",), polygons),
+        Scenario("odd", ("odd",), odd),
+        Scenario("refused-holding", ("refused-holding",), refused_holding),
         Scenario("languages", ("languages",), languages),
         Scenario("duty", ("on-duty",), duty),
         Scenario("new-token", ("new-token",), new_token),

@@ -245,6 +245,16 @@ class Talk:
         with contextlib.suppress(ConnectionClosed):
             await self._socket.send(self._wire.encode(message))
 
+    async def say_frame(self, frame: str | bytes) -> None:
+        """Send one frame that need not be a message. Do nothing if the connection is closed."""
+        with contextlib.suppress(ConnectionClosed):
+            await self._socket.send(frame)
+
+    @property
+    def is_text(self) -> bool:
+        """Whether this client speaks JSON, not MessagePack."""
+        return self._is_text
+
     async def welcome(self, min_ms: int = 100, max_ms: int = 300, heartbeat_s: float = 25, **more: Any) -> None:
         """Send a `welcome`. A client that is to reconnect must wait for a random time from `min_ms` to `max_ms`."""
         fields = {"session": "kit", "now": self.server.now(), "live": 0, "heartbeat_s": heartbeat_s}
@@ -255,8 +265,12 @@ class Talk:
         self, alert_id: str, revision: int = 1, *, inside: bool = True, lasts_s: float = 600, **more: Any
     ) -> None:
         """Send an alert whose area contains the client's first place or, if not `inside`, no place of the client."""
+        await self.say({"type": "alert", "alert": self.alert_content(alert_id, revision, inside, lasts_s) | more})
+
+    def alert_content(self, alert_id: str, revision: int = 1, inside: bool = True, lasts_s: float = 600) -> Message:
+        """Return the content of such an alert."""
         lat, lng = self._centre() if inside else self._elsewhere()
-        content = {
+        return {
             "id": alert_id,
             "revision": revision,
             "category": "robbery",
@@ -270,7 +284,6 @@ class Talk:
             "expires_at": self.server.now(lasts_s),
             "area": [{"type": "circle", "lat": lat, "lng": lng, "radius_m": 5000.0}],
         }
-        await self.say({"type": "alert", "alert": {**content, **more}})
 
     async def own_test(self, key: str, *, lasts_s: float = 300) -> None:
         """Send the test alert that a client has asked for with this id."""

@@ -22,13 +22,13 @@ Rule 6  The server counts one report in 5 s, so the next report waits 6 s. Repor
         sent again on each new connection (RU3).
 """
 
-import re
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal, get_args
 
+from .holdings import ID, check_texts, listed
 from .times import parse_time
 from .wire import Message
 
@@ -38,8 +38,6 @@ MAX_LIFE_MS = 7_200_000  # a call is open for two hours at most: protocol, `max_
 MAX_ETA_S = 7_200
 MAX_REMEMBERED = 1_024  # ids kept for Rules 3 and 5, of at most 128 characters each
 DECLINES = 3  # how often a decline is sent on each connection if no seat is known
-
-_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 
 State = Literal["aed", "arrived"]
 
@@ -92,19 +90,13 @@ class _Answer:
 
 
 def _checked(call_id: object) -> str:
-    if not isinstance(call_id, str) or _ID.fullmatch(call_id) is None:
+    if not isinstance(call_id, str) or ID.fullmatch(call_id) is None:
         raise ValueError("id: 1 to 128 letters, digits and ._:- are needed, as a call's id has them")
     return call_id
 
 
 def _revision(said: Mapping[str, Any] | None) -> int:
     return 0 if said is None else int(said["revision"])
-
-
-def _whole(value: object, name: str) -> int:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{name} is no whole number")
-    return value
 
 
 def _text(value: object, name: str) -> str:
@@ -155,12 +147,12 @@ class Calls:
         """Return whether the server has not yet answered an `accept`, or a `decline` that gave a seat back."""
         return call_id in self._answers
 
-    # ---- messages from the server; incomplete ones raise KeyError, TypeError or ValueError ----------------------
+    # ---- messages from the server; incomplete ones raise one of the errors ODD ----------------------
 
     def take_call(self, call: Mapping[str, Any], own_ms: int, now_ms: int) -> list[CallChange]:
         """Store the call in a `call` message, and return the changes to show."""
-        key, revision = _text(call["id"], "id"), _whole(call["revision"], "revision")
-        expires_at = parse_time(call["expires_at"])
+        (key, revision), expires_at = listed(call), parse_time(call["expires_at"])
+        check_texts(call)
         keep_until = own_ms + min(MAX_LIFE_MS, max(0, expires_at - parse_time(call["issued_at"])))
         if key in self._declined:
             self._once.append({"type": "decline", "id": key})
@@ -179,7 +171,7 @@ class Calls:
 
         The server sends the task to all devices of a person, not only to the device on which the person has accepted.
         """
-        key, revision = _text(task["id"], "id"), _whole(task["revision"], "revision")
+        key, revision = listed(task)
         expires_at, place = parse_time(task["expires_at"]), task["place"]
         if not isinstance(place, Mapping):
             raise TypeError("place is no map")

@@ -17,6 +17,9 @@ Rule 6  A responder's answers outlive the connection, too. `calls` decides when 
 Rule 7  With the source `auto`, the feed is followed after three failures in a row to open a connection, or after a
         minute without one, and also if the server refuses the client for good. Meanwhile, a connection is tried every
         10 minutes. The feed is followed until the messages of a `welcome` have come. Held alerts stay.
+Rule 8  No message ends the client. What a `hello` could not list, and what can't be read,
+        is dropped, counted in `dropped`, and reported. If a server refuses a `hello` nevertheless, the client comes
+        back once without `holding`.
 """
 
 import asyncio
@@ -47,7 +50,7 @@ from .base64url import decoded
 from .calls import CallChange, CallKind, Calls, State
 from .feed import PublicFeed
 from .geo import Place, away_m
-from .holdings import MAX_HOLDING, SHOWN, Change, Holdings
+from .holdings import MAX_HOLDING, MAX_REVISION, ODD, SHOWN, Change, Holdings
 from .link import PONG_S, ClientError, Link, RequestRefused, first_to_end
 from .reconnect import NO_CLOSE_FRAME, After, Backoff, after_close, after_refusal, meaning
 from .times import own_ms, parse_time, wall_ms
@@ -62,6 +65,7 @@ HANDSHAKE_S = 10.0
 HEARTBEAT_S = 25.0  # used if the welcome has no valid interval
 MAX_HEARTBEAT_S = 3600.0  # with a longer interval a dead connection would go unnoticed
 MALFORMED = 4400
+HELLO_REFUSED = (MALFORMED, 1007, 1009)
 TOKEN_REFUSED = (4401, 4403)
 MAX_LANGUAGES = 8
 _TAG = re.compile("[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8}){0,3}")
@@ -85,13 +89,15 @@ class Ending:
     """How an attempt to connect ended: what to do next, and the reason in words.
 
     `retry_after_s` is the time, in seconds, that the server has asked the client to wait. `refuses_token` says that the
-    server refuses the token, or that the token source has raised ClientError.
+    server refuses the token, or that the token source has raised ClientError. `answered` is False if nothing answered
+    at the URL.
     """
 
     after: After
     why: str
     retry_after_s: float = 0.0
     refuses_token: bool = False
+    answered: bool = True
 
 
 class Client:
@@ -100,9 +106,10 @@ class Client:
     `token` returns a token; it may be a coroutine function. It is called before each connection, before the token
     expires and after the server has refused a token. `languages` are tags such as "de-AT", the preferred one first: the
     server sends each alert in one of its languages. `on_status` is called with a line of text whenever the connection
-    opens or ends. With `verify` the client asks for the stream with reviewers' signatures, and `on_untrusted` is called
-    for each `alert` or `cancel` message that is dropped because its signatures do not suffice. Raise ValueError if
-    one of the languages is not a language tag, or if there are more than 8.
+    opens or ends. By default the line is logged: as a warning as long as there never was a connection. With `verify`
+    the client asks for the stream with reviewers' signatures, and `on_untrusted` is called for each `alert` or `cancel`
+    message that is dropped because its signatures do not suffice. Raise ValueError if one of the languages
+    is not a language tag, or if there are more than 8.
 
     `tls` is used for URLs that begin with "wss:", in place of a new context with the system's certificates.
 
@@ -134,13 +141,14 @@ class Client:
         on_change: OnChange = log.debug,
         on_call: OnCall = log.debug,
         locate: Locate | None = None,
-        on_status: Callable[[str], object] = log.info,
+        on_status: Callable[[str], object] | None = None,
         on_untrusted: Callable[[Untrusted], object] = log.warning,
         draw: Callable[[], float] = random.random,
         pong_s: float = PONG_S,
         tls: ssl.SSLContext | None = None,
     ) -> None:
         self.ending: Ending | None = None  # how the last attempt to connect ended; None while a connection is open
+        self.dropped = 0  # number of messages that were dropped because they were odd (Rule 8)
         self._tls: dict[str, Any] = {"ssl": tls} if tls is not None and url.startswith("wss:") else {}
         self.holdings, self.calls = Holdings(places), Calls()
         self._rest_until = 0  # by the server's clock, in ms since 1970
@@ -152,9 +160,12 @@ class Client:
         self._says_languages = True  # whether a `hello` contains languages (Rule 5)
         self._says_here = False  # whether places contain `here` (Rule 5)
         self._hello_may_be_too_new = False  # whether the last `hello` had languages or `here`, and was not answered
+        self._says_holding = True  # whether the next `hello` contains `holding` (Rule 8)
+        self._hello_has_holding = False  # whether the last `hello` had `holding`, and was not answered
         self._on_call, self._locate = on_call, locate
         self._rang, self._calls_changed = asyncio.Event(), asyncio.Event()
-        self._on_change, self._on_status, self._on_untrusted = on_change, on_status, on_untrusted
+        self._on_change, self._on_untrusted = on_change, on_untrusted
+        self._on_status = on_status or self._log_status
         self._backoff, self._pong_s = Backoff(draw), pong_s
         self._stopping, self._held_changed = asyncio.Event(), asyncio.Event()
         self._welcomed = False
@@ -311,7 +322,7 @@ class Client:
         places = [place for place in self.holdings.places if place.here] or self.holdings.places
         try:
             return away_m([call["near"]], places)
-        except (KeyError, TypeError, ValueError):
+        except ODD:
             return None
 
     # ---- connecting and reconnecting -----------------------------------------------------------------------
@@ -323,7 +334,7 @@ class Client:
                 await self._give_up(ending.why)
             if self._source == "auto":
                 self._count_failure()
-            delay_s = self._backoff.delay_s(ending.after, ending.retry_after_s)
+            delay_s = self._backoff.delay_s(ending.after, ending.retry_after_s, ending.answered)
             if self._is_following:
                 delay_s = max(delay_s, TRY_AGAIN_S * (0.9 + 0.1 * self._draw()))
             after = "asking for a new token" if ending.after is After.NEW_TOKEN else "back at once"
@@ -350,7 +361,9 @@ class Client:
         except NegotiationError as error:
             return Ending(After.NEVER, f"{self._url}: {error}")
         except (OSError, TimeoutError, InvalidHandshake) as error:
-            return Ending(After.WINDOW, f"no connection to {self._url} ({error or type(error).__name__})")
+            return Ending(
+                After.WINDOW, f"no connection to {self._url} ({error or type(error).__name__})", answered=False
+            )
 
     async def _session(self) -> Ending:
         socket = await connect(
@@ -371,7 +384,7 @@ class Client:
     async def _talk(self, socket: ClientConnection) -> Ending:
         if socket.subprotocol is None:
             return Ending(After.NEVER, f"{self._url} does not speak {self._wire.subprotocol}")
-        self._link = link = Link(socket, self._wire, self._take, self._pong_s)
+        self._link = link = Link(socket, self._wire, self._take, self._drop, self._pong_s)
         try:
             await self._converse(link)
         except ConnectionClosed as closed:
@@ -386,7 +399,8 @@ class Client:
 
     async def _converse(self, link: Link) -> None:
         welcome = await link.greet(self._hello())
-        self._hello_may_be_too_new = False
+        self._hello_may_be_too_new = self._hello_has_holding = False
+        self._says_holding = True
         self._welcomed, self._failures, self.ending = True, 0, None
         self._backoff.welcomed(*_window_ms(welcome))
         self._set_clock(welcome)
@@ -435,13 +449,14 @@ class Client:
         return {**calls, **alerts}
 
     def _hello(self) -> Message:
-        holding, places = self._holding(), self._said_places()
+        holding, places = self._holding() if self._says_holding else {}, self._said_places()
         hello: Message = {"type": "hello", "places": places}
         optional = {"token": self._token, "holding": holding or None, **self._filter}
         if not self._says_languages:
             del optional["languages"]
         hello |= {key: value for key, value in optional.items() if value is not None}
         self._hello_may_be_too_new = "languages" in hello or any("here" in place for place in places)
+        self._hello_has_holding = "holding" in hello
         return hello
 
     def _refused(self, refusal: InvalidStatus) -> Ending:
@@ -457,6 +472,9 @@ class Client:
         if code == MALFORMED and self._hello_may_be_too_new:
             self._says_languages = self._says_here = False
             return Ending(After.AT_ONCE, "the server may be of an older release")
+        if code in HELLO_REFUSED and self._hello_has_holding:
+            self._says_holding = self._hello_has_holding = False
+            return Ending(After.WINDOW, f"{meaning(code)} ({code}), so the next hello lists nothing")
         if after is After.NEW_TOKEN:
             self._refused_token = self._token
         return Ending(after, f"{meaning(code)} ({code})", refuses_token=code in TOKEN_REFUSED)
@@ -559,13 +577,21 @@ class Client:
             case unknown:
                 log.debug("ignoring a message of unknown type %s", unknown)
 
-    @staticmethod
-    def _changes(take: Callable[..., list[Any]], *arguments: object) -> list[Any]:
+    def _changes(self, take: Callable[..., list[Any]], *arguments: object) -> list[Any]:
         try:
             return take(*arguments)
-        except (KeyError, TypeError, ValueError) as error:
-            log.warning("ignoring an incomplete or malformed message: %r", error)
+        except ODD as error:
+            self._drop(f"an incomplete or malformed message ({type(error).__name__})")
             return []
+
+    def _drop(self, what: str) -> None:
+        """Count a message that is dropped, and log it: the first one, and then ever fewer."""
+        self.dropped += 1
+        if self.dropped.bit_count() == 1:
+            log.warning("dropped %s; %d so far", what, self.dropped)
+
+    def _log_status(self, text: str) -> None:
+        log.log(logging.INFO if self._welcomed else logging.WARNING, "%s", text)
 
     def _set_clock(self, message: Mapping[str, Any]) -> None:
         self._asks_the_time = False
@@ -748,7 +774,7 @@ def _quals(welcome: Message) -> tuple[str, ...]:
 
 def _live(welcome: Message) -> int:
     live = welcome.get("live")
-    return live if isinstance(live, int) and live > 0 else 0
+    return live if isinstance(live, int) and 0 < live < MAX_REVISION else 0
 
 
 def _heartbeat_s(welcome: Message) -> float:

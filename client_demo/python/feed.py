@@ -27,7 +27,7 @@ import httpx
 
 from .api import retry_after_s
 from .geo import Place, judge_of
-from .holdings import Alert, Holdings, check_area
+from .holdings import ODD, Alert, Holdings, check_area, listed
 from .reconnect import After, Backoff
 from .times import ms_of, own_ms, parse_time
 from .wire import Message, is_loopback
@@ -40,7 +40,7 @@ ANSWER_S = 20.0
 LEAST_S, MOST_S = 0.1, 600.0  # limits of the pause between two requests
 MAX_BYTES = 64 * 1024 * 1024
 SEVERITIES = ("extreme", "severe", "moderate", "minor")
-UNREADABLE = (ValueError, KeyError, TypeError, RecursionError)  # errors of a document that is no FeatureCollection
+UNREADABLE = (*ODD, RecursionError)  # errors of a document that is no FeatureCollection
 WORDS = ("language", "title", "headline", "description", "instruction", "area_desc")
 
 
@@ -67,20 +67,18 @@ class Listing:
         self.faults = 0
         for feature in document["features"]:
             try:
-                listed = self._read(feature["properties"], before)
-            except (KeyError, TypeError, ValueError):
+                found = self._read(feature["properties"], before)
+            except ODD:
                 self.faults += 1
                 continue
-            self.listed[listed.alert["id"]] = listed
+            self.listed[found.alert["id"]] = found
 
     @staticmethod
     def _read(properties: Mapping[str, Any], before: "Listing | None") -> _Listed:
-        key, revision = properties["id"], properties["revision"]
+        key, revision = listed(properties)
         known = None if before is None else before.listed.get(key)
         if known is not None and known.alert["revision"] == revision:
             return known
-        if not isinstance(revision, int):
-            raise TypeError("revision is no integer")
         parse_time(properties["expires_at"])
         check_area(properties["area"])
         texts = [each for each in properties.get("texts", ()) if isinstance(each, Mapping)]
@@ -96,8 +94,8 @@ class Listing:
             if holdings.get(str(cancel.get("id"))) is not None:
                 yield {**cancel, "type": "cancel"}
         lacking = [each for each in self.listed.values() if self._is_lacking(each, holdings, filter_)]
-        for listed in sorted(lacking, key=lambda each: _rank(each.alert)):
-            yield {"type": "alert", "alert": _in_language(listed, filter_.get("languages") or ())}
+        for each in sorted(lacking, key=lambda each: _rank(each.alert)):
+            yield {"type": "alert", "alert": _in_language(each, filter_.get("languages") or ())}
 
     @staticmethod
     def _is_lacking(listed: _Listed, holdings: Holdings, filter_: Mapping[str, Any]) -> bool:

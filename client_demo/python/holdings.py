@@ -28,16 +28,34 @@ The changes that are reported when a revision comes, or when the person moves:
 An alert that has expired counts as not shown before, so an alert that is live again is new.
 """
 
+import re
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from .geo import Place, is_inside
+from .geo import Place, away_m, is_inside
 from .times import parse_time
+from .wire import is_plain
 
 MAX_HOLDING = 256  # protocol, `hello`; also the limit of alerts that only the server's clock has ended
+MAX_HELD = 4096  # alerts between two `hello`, to bound the memory of a client
+MAX_REVISION = 2**31 - 1
+ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
+ODD = (KeyError, TypeError, ValueError, AttributeError, ArithmeticError)  # errors of an odd message or stored alert
+TEXTS = (
+    "category",
+    "title",
+    "headline",
+    "description",
+    "instruction",
+    "area_desc",
+    "severity",
+    "status",
+    "source",
+    "web",
+)
 MAX_CANCELLED = 1024  # ids kept for Rule 3, of at most 128 characters each
 
 Alert = Mapping[str, Any]
@@ -114,11 +132,33 @@ class _Held:
         return Change(kind, self.alert, self.here, reason)
 
 
+def listed(said: Mapping[str, Any]) -> tuple[str, int]:
+    """Return the id and the revision of an alert, a call or a task.
+
+    Raise KeyError, TypeError or ValueError if a `hello` may not list them, because a server would refuse it (protocol,
+    M1), or if a member could not be stored.
+    """
+    key, revision = said["id"], said["revision"]
+    if not isinstance(key, str) or ID.fullmatch(key) is None:
+        raise ValueError("id is none of the protocol")
+    if not isinstance(revision, int) or isinstance(revision, bool) or not 1 <= revision <= MAX_REVISION:
+        raise ValueError("revision is no whole number from 1 on")
+    if not is_plain(said):
+        raise ValueError("a value that can't be stored")
+    return key, revision
+
+
+def check_texts(said: Mapping[str, Any]) -> None:
+    """Raise TypeError if a member of an alert or a call that people read is no text."""
+    if not all(isinstance(said.get(name, ""), str) for name in TEXTS):
+        raise TypeError("a member that people read is no text")
+
+
 def _life_ms(alert: Alert) -> int:
     """Return the longest time that an alert can live after its arrival, in ms; 0 if its times can't be read."""
     try:
         return max(0, parse_time(alert["expires_at"]) - parse_time(alert["issued_at"]))
-    except (KeyError, TypeError, ValueError):
+    except ODD:
         return 0
 
 
@@ -129,7 +169,9 @@ def check_area(area: object) -> None:
     """
     if not isinstance(area, list) or not all(isinstance(shape, Mapping) for shape in area):
         raise TypeError("area is no list of shapes")
-    is_inside(area, [_ANYWHERE])
+    for shape in area:
+        is_inside([shape], [_ANYWHERE])
+        away_m([shape], [_ANYWHERE])
 
 
 class Holdings:
@@ -219,9 +261,10 @@ class Holdings:
     def take_alert(self, alert: Alert, own_ms: int) -> list[Change]:
         """Store the revision in an `alert` message, and return the changes to show.
 
-        Raise KeyError, TypeError or ValueError if the alert is incomplete or malformed.
+        Raise one of the errors ODD if the alert is incomplete or malformed.
         """
-        key, revision, expires_at = alert["id"], alert["revision"], parse_time(alert["expires_at"])
+        (key, revision), expires_at = listed(alert), parse_time(alert["expires_at"])
+        check_texts(alert)
         check_area(alert["area"])
         keep_until, now = own_ms + _life_ms(alert), self.server_ms(own_ms)
         held = self._held.get(key)
@@ -233,7 +276,10 @@ class Holdings:
             held.alert, held.revision, held.expires_at, held.keep_until = alert, revision, expires_at, keep_until
         else:
             return []
-        return self._reassess_revision(held, own_ms)
+        changes = self._reassess_revision(held, own_ms)
+        if len(self._held) > MAX_HELD:
+            changes += self._drop(self._latest_end_first(self._held)[MAX_HELD:], Kind.DROPPED)
+        return changes
 
     def _reassess_revision(self, held: _Held, own_ms: int) -> list[Change]:
         if held.expires_at > self.server_ms(own_ms):
@@ -250,14 +296,16 @@ class Holdings:
 
         The message has no effect if the alert is not known.
         """
-        key = message["id"]
+        (key, revision), reason = listed(message), message.get("reason")
+        if not isinstance(reason, str | None):
+            raise TypeError("reason is no text")
         held = self._held.get(key)
-        if held is None or message["revision"] <= held.revision:
+        if held is None or revision <= held.revision:
             return []
         self._cancelled[key] = None
         if len(self._cancelled) > MAX_CANCELLED:
             self._cancelled.popitem(last=False)
-        return self._drop([key], Kind.CANCELLED, message.get("reason"))
+        return self._drop([key], Kind.CANCELLED, reason)
 
     # ---- changes that the client makes without a message from the server -----------------------------------
 
@@ -293,25 +341,33 @@ class Holdings:
             for held in self._held.values()
         ]
 
-    def restore(self, saved: Sequence[Mapping[str, Any]], own_ms: int, wall_minus_own_ms: int = 0) -> None:
-        """Restore the alerts that `saved` has returned in an earlier run.
+    def restore(self, saved: object, own_ms: int, wall_minus_own_ms: int = 0) -> int:
+        """Restore the alerts that `saved` has returned in an earlier run, and return the number of those left out.
+
+        An alert is left out if it is malformed. An earlier release may have stored such alerts.
 
         Alerts that have ended since then are dropped when the server's clock is next set (Rule 2). The wall clock
         decides how long an alert is kept; but the wall clock may be wrong, so no alert is kept for longer than it can
-        live. Raise KeyError, TypeError or ValueError if `saved` is anything else.
+        live.
         """
+        if not isinstance(saved, list):
+            return 1
+        odd = 0
         for each in saved:
-            alert = each["alert"]
-            check_area(alert["area"])
-            keep_until = min(each.get("keep_until", 0) - wall_minus_own_ms, own_ms + _life_ms(alert))
-            self._held[alert["id"]] = _Held(
-                alert,
-                alert["revision"],
-                parse_time(alert["expires_at"]),
-                keep_until,
-                is_inside(alert["area"], self._places),
-                bool(each["shown"]),
-            )
+            try:
+                self._restore_one(each, own_ms, wall_minus_own_ms)
+            except ODD:
+                odd += 1
+        return odd
+
+    def _restore_one(self, each: Mapping[str, Any], own_ms: int, wall_minus_own_ms: int) -> None:
+        alert = each["alert"]
+        (key, revision), expires_at = listed(alert), parse_time(alert["expires_at"])
+        check_texts(alert)
+        check_area(alert["area"])
+        keep_until = min(int(each.get("keep_until", 0)) - wall_minus_own_ms, own_ms + _life_ms(alert))
+        here = is_inside(alert["area"], self._places)
+        self._held[key] = _Held(alert, revision, expires_at, keep_until, here, bool(each["shown"]))
 
     def _latest_end_first(self, keys: Iterable[str]) -> list[str]:
         return sorted(keys, key=lambda key: self._held[key].expires_at, reverse=True)

@@ -59,8 +59,16 @@ class Pace:
 class Link:
     """One WebSocket connection to the server, from the `hello` to its end."""
 
-    def __init__(self, socket: ClientConnection, wire: Wire, take: Callable[[Message], None], pong_s: float) -> None:
-        self._socket, self._wire, self._take, self._pong_s = socket, wire, take, pong_s
+    def __init__(
+        self,
+        socket: ClientConnection,
+        wire: Wire,
+        take: Callable[[Message], None],
+        drop: Callable[[str], None],
+        pong_s: float,
+    ) -> None:
+        """Make the connection of a socket. `drop` is called with the words for each frame that is dropped."""
+        self._socket, self._wire, self._take, self._drop, self._pong_s = socket, wire, take, drop, pong_s
         self._urgent: deque[Message] = deque()
         self._later: deque[Message] = deque()
         self._waiting, self._is_quiet = asyncio.Event(), asyncio.Event()
@@ -76,8 +84,9 @@ class Link:
         """
         await self._send(hello)
         async with asyncio.timeout(WELCOME_S):
-            welcome = self._read(await self._socket.recv())
-        if welcome is None or welcome["type"] != "welcome":
+            while (welcome := self._read(await self._socket.recv())) is None:
+                pass
+        if welcome["type"] != "welcome":
             raise ClientError("the server did not begin with a welcome: it does not speak this protocol")
         return welcome
 
@@ -169,13 +178,12 @@ class Link:
     def _read(self, frame: str | bytes) -> Message | None:
         """Return the message in a frame.
 
-        If the frame has no valid message, log a warning and return None.
+        If the frame has no valid message, report this and return None.
         """
         try:
-            message = self._wire.decode(frame)
-            return message if isinstance(message["type"], str) else None
-        except (ValueError, KeyError, TypeError) as error:
-            log.warning("ignoring a frame of %d bytes without a valid message: %s", len(frame), type(error).__name__)
+            return self._wire.read(frame)
+        except ValueError as error:
+            self._drop(f"a frame without a valid message ({error})")
             return None
 
     def _answers(self, message: Message) -> bool:

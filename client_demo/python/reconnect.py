@@ -9,6 +9,8 @@ Rule 3  The window is the range of possible delays: 1 to 30 s, until the `retry`
         delay that is chosen doubles the upper end of the window, up to 120 s; a `welcome` resets it. A `retry` is
         ignored if it is not a valid window, or if its upper end is below 100 ms or above an hour. Otherwise a client
         would reconnect without a pause, or never.
+        As long as nothing has ever answered at the URL, the window is 0.5 to 1 s and both ends double, until the upper
+        end reaches 30 s: a client that was started before its server is there soon after it.
 Rule 4  If the table says "later", the delay is between the upper end of the window and twice that, so that the client
         does not overtake others.
 Rule 5  The delay is at least the server's `Retry-After`.
@@ -21,6 +23,7 @@ from typing import TypeGuard
 FIRST_WINDOW_S = (1.0, 30.0)
 LEAST_WINDOW_S, LONGEST_WINDOW_S = 0.1, 3600.0  # limits for the upper end of a window that a server asks for
 MAX_WINDOW_S = 120.0
+FIRST_WAIT_S = 1.0
 NO_CLOSE_FRAME = 1006
 
 
@@ -95,21 +98,29 @@ class Backoff:
         self._window = FIRST_WINDOW_S
         self._min_s, self._max_s = self._window
         self._last: After | None = None
+        self._first_s = FIRST_WAIT_S  # upper end of the window while nothing has ever answered
 
     def welcomed(self, min_ms: object, max_ms: object) -> None:
         """Reset the delays after a `welcome`. If its member `retry` is valid, use it as the new window (Rule 3)."""
         if _is_number(min_ms) and _is_number(max_ms) and _is_window(min_ms, max_ms):
             self._window = min_ms / 1000, max_ms / 1000
         self._min_s, self._max_s = self._window
+        self._first_s = FIRST_WINDOW_S[1]
         if self._last is After.NEW_TOKEN:
             self._last = None  # the new token worked, so after the next 4401 a token is fetched at once again
 
-    def delay_s(self, after: After, retry_after_s: float = 0.0) -> float:
+    def delay_s(self, after: After, retry_after_s: float = 0.0, answered: bool = True) -> float:
         """Return the number of seconds to wait before the next attempt to connect.
 
         The window for the delay after that is then longer: its upper end is doubled. `after` is what must be done after
         the end of the last connection, and `retry_after_s` the least number of seconds that the server has asked for.
+        `answered` is False if nothing answered at the URL.
         """
+        if answered:
+            self._first_s = FIRST_WINDOW_S[1]
+        if self._first_s < FIRST_WINDOW_S[1]:
+            most_s, self._first_s = self._first_s, 2 * self._first_s
+            return most_s * (1 + self._draw()) / 2
         again, self._last = after is self._last, after
         if not again and after in (After.AT_ONCE, After.NEW_TOKEN):
             return retry_after_s

@@ -4,6 +4,7 @@
 """
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
@@ -12,6 +13,8 @@ from urllib.parse import urlsplit
 
 WireName = Literal["json", "msgpack"]
 Message = dict[str, Any]
+MAX_DEPTH = 32  # of nested maps and lists (protocol, L1)
+MAX_WHOLE = 2**63  # larger numbers can't be stored by every program
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +23,17 @@ class Wire:
 
     subprotocol: str
     encode: Callable[[Mapping[str, Any]], str | bytes]
-    decode: Callable[[str | bytes], Message]
+    decode: Callable[[str | bytes], Any]
+
+    def read(self, frame: str | bytes) -> Message:
+        """Return the message in a frame. Raise ValueError if the frame has none."""
+        try:
+            message = self.decode(frame)
+        except Exception as error:  # MessagePack's library has errors of many types
+            raise ValueError(type(error).__name__) from None
+        if not isinstance(message, dict) or not isinstance(message.get("type"), str):
+            raise ValueError("no message")
+        return message
 
     def signed(self) -> "Wire":
         """Return a copy of this format that uses the subprotocol for the stream with reviewers' signatures (F9)."""
@@ -37,20 +50,41 @@ def _msgpack_bytes(message: Mapping[str, Any]) -> bytes:
     return cast(bytes, msgpack.packb(message))
 
 
-def _read_json(frame: str | bytes) -> Message:
-    return cast(Message, json.loads(frame))
+def _read_json(frame: str | bytes) -> Any:
+    return json.loads(frame)
 
 
-def _read_msgpack(frame: str | bytes) -> Message:
+def _read_msgpack(frame: str | bytes) -> Any:
     import msgpack
 
-    return cast(Message, msgpack.unpackb(frame))
+    return msgpack.unpackb(frame)
 
 
 WIRES: dict[WireName, Wire] = {
     "json": Wire("geocast.v1.json", _json_text, _read_json),
     "msgpack": Wire("geocast.v1.msgpack", _msgpack_bytes, _read_msgpack),
 }
+
+
+def is_plain(value: object, depth: int = MAX_DEPTH) -> bool:
+    """Return whether a value is of JSON's types, as the protocol reads them, so that it can be stored and sent.
+
+    Infinite and huge numbers, lone surrogates, deep nesting and MessagePack's own types are not plain.
+    """
+    match value:
+        case None | bool():
+            return True
+        case str():
+            return value.isascii() or not any("\ud800" <= each <= "\udfff" for each in value)
+        case int():
+            return -MAX_WHOLE <= value < MAX_WHOLE
+        case float():
+            return math.isfinite(value)
+        case dict() | list() if depth > 0:
+            inner = [*value.keys(), *value.values()] if isinstance(value, dict) else value
+            is_named = isinstance(value, list) or all(isinstance(key, str) for key in value)
+            return is_named and all(is_plain(each, depth - 1) for each in inner)
+    return False
 
 
 def is_loopback(url: str) -> bool:

@@ -414,6 +414,22 @@ def with_query(run: Run) -> Run:
     return lambda url: run(f"{url}?token=secret")
 
 
+class ListsAnything(Holdings):
+    """Lists an id in `holding` that no node accepts."""
+
+    def holding(self, own_ms, limit=256):
+        listed, changes = super().holding(own_ms, limit)
+        return {**listed, "a b": 1}, changes
+
+
+class GivesUp(Client):
+    """Never comes back after its `hello` was refused."""
+
+    def _closed(self, closed):
+        ending = super()._closed(closed)
+        return Ending(After.NEVER, ending.why) if closed.rcvd and closed.rcvd.code in (4400, 1009) else ending
+
+
 BROKEN: dict[str, tuple[str, str, Run]] = {
     "has its token in the URL": ("handshake", "basics", with_query(a_client())),
     "offers no subprotocol": ("handshake", "basics", connect_plainly),
@@ -443,6 +459,8 @@ BROKEN: dict[str, tuple[str, str, Run]] = {
     "acknowledges everything": ("inside", "inside", a_client(Eager)),
     "uses the bounding box of a polygon": ("polygons", "polygons", seeing(its_box)),
     "ignores the buffer of a polygon": ("polygons", "polygons", seeing(lambda shape: shape | {"buffer_m": 0.0})),
+    "lists an id that no node accepts": ("odd", "odd", a_client(holding(ListsAnything))),
+    "gives up when its hello is refused": ("refused-holding", "refused-holding", a_client(GivesUp)),
     "shows no test": ("own-test", "own-test", a_client(holding(OnlyActual))),
     "forgets a test when it reconnects": ("own-test", "own-test", a_client(Forgetful)),
     "sends no holding": ("holding", "revisions", a_client(Forgetful)),

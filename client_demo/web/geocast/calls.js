@@ -33,7 +33,7 @@
  */
 /** @typedef {{ message: Message, at: number, until: number, left: number }} Answer  `left`: how many more times on this connection */
 
-import { timeOf } from "./holdings.js";
+import { hasTexts, isId, isListable, timeOf } from "./holdings.js";
 
 const AGAIN_MS = 5_000; // protocol, RU3
 const REPORT_MS = 6_000; // the server allows one in 5 s (M20), and the second may travel faster than the first
@@ -44,15 +44,12 @@ const DECLINES = 3; // on each connection, when no seat is known
 
 const NO_ID = "id: expected 1 to 128 letters, digits and ._:-, as a call's id has them";
 
-/** @param {unknown} value */
-const isId = (value) => typeof value === "string" && /^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$/.test(value);
-
 /** @param {unknown} value @returns {value is Record<string, unknown>} */
 const isMap = (value) => typeof value === "object" && value !== null && !Array.isArray(value);
 
 /** Return whether this has the members that a call and a task share. @param {unknown} said */
 const isWhole = (said) =>
-  isMap(said) && typeof said.id === "string" && Number.isInteger(said.revision) && !Number.isNaN(timeOf(said.expires_at));
+  isMap(said) && isListable(said) && hasTexts(said) && !Number.isNaN(timeOf(said.expires_at));
 
 /** @template V @param {Map<string, V>} known @param {string} id @param {V} value */
 function remember(known, id, value) {

@@ -17,6 +17,8 @@
  * Rule 9  With the source `auto`, the feed is followed after three failures in a row to open a connection, or after a
  *         minute without one, and also if the server refuses us for good. Meanwhile a connection is tried every 10
  *         minutes, and at once when the browser is online again. The first `welcome` ends it. Held alerts stay.
+ * Rule 10 No message ends the client: what a `hello` could not list is dropped and reported as an `error` event. If a
+ *         server refuses a `hello` nevertheless, the client comes back once without `holding`.
  */
 
 /** @import { Alert, Events, Filter, H3, Handed, HeldCall, Options, Place, Problem, Status } from "./geocast.js" */
@@ -38,7 +40,7 @@ import { Listeners } from "./listeners.js";
 import { connectionOf, defaultKey, feedOf, filterOf, helloOf, knowsLanguages, notTooMany } from "./options.js";
 import { qualsOf, tokenExpiry, tokenFrom, wiresOf, withoutLanguages, withValues } from "./options.js";
 import { follow } from "./position.js";
-import { afterClose, Backoff, MALFORMED, meaning, NO_CLOSE_FRAME } from "./reconnect.js";
+import { afterClose, Backoff, HELLO_REFUSED, MALFORMED, meaning, NO_CLOSE_FRAME } from "./reconnect.js";
 import { defaultStorage, Store } from "./store.js";
 
 export { distanceM, fetchLive, GeocastError };
@@ -82,6 +84,9 @@ export class Geocast {
   #saysLanguages = true; // Rule 5
   #saysHere = false; // Rule 5
   #helloMayBeTooNew = false; // whether the last hello had languages or `here` and is unanswered
+  #saysHolding = true; // whether the next hello has `holding` (Rule 10)
+  #helloHasHolding = false; // whether the last hello had `holding` and is unanswered
+  #isAnswered = false; // whether the last attempt to connect was answered
   /** @type {Link | null} */
   #link = null;
   #feedOptions;
@@ -302,7 +307,7 @@ export class Geocast {
 
   async #connect() {
     const attempt = ++this.#attempt;
-    this.#wasWelcomed = false;
+    this.#wasWelcomed = this.#isAnswered = false;
     this.#retryAt = Infinity;
     if (!this.#feed) this.#setStatus({ ...this.#status, state: "connecting", retryAt: undefined });
     this.#tokenBy = this.#own.now() + TOKEN_MS;
@@ -357,7 +362,10 @@ export class Geocast {
     const saysHere = this.#saysHere && this.#isHere();
     this.#helloMayBeTooNew = (this.#saysLanguages && this.#filter.languages != null) || saysHere;
     const filter = this.#saysLanguages ? this.#filter : withoutLanguages(this.#filter);
-    return helloOf(this.#saidPlaces(), new Map([...calls, ...holding]), this.#token, filter);
+    const listed = new Map(this.#saysHolding ? [...calls, ...holding] : []);
+    this.#helloHasHolding = listed.size > 0;
+    this.#isAnswered = true;
+    return helloOf(this.#saidPlaces(), listed, this.#token, filter);
   }
 
   /** @param {Message} welcome */
@@ -377,7 +385,8 @@ export class Geocast {
 
   /** Send the languages that the hello had left out if the server knows them (Rule 5). @param {Message} welcome */
   #offerLanguages(welcome) {
-    this.#helloMayBeTooNew = false;
+    this.#helloMayBeTooNew = this.#helloHasHolding = false;
+    this.#saysHolding = true;
     if (this.#saysLanguages || !knowsLanguages(welcome)) return;
     this.#saysLanguages = true;
     const { languages } = this.#filter;
@@ -420,6 +429,10 @@ export class Geocast {
       this.#saysLanguages = this.#saysHere = this.#helloMayBeTooNew = false;
       return this.#wait("at once", "the server may be of an older release", code);
     }
+    if (HELLO_REFUSED.includes(code) && this.#helloHasHolding) {
+      this.#saysHolding = this.#helloHasHolding = false;
+      return this.#wait("window", `${reason}, so the next hello lists nothing`, code);
+    }
     const isHopeless = after === "never" || (after === "new token" && typeof this.#options.token !== "function");
     if (isHopeless) this.#stop(reason, code);
     else this.#wait(after, reason, code);
@@ -429,7 +442,7 @@ export class Geocast {
   #wait(after, reason, code) {
     this.#after = after;
     if (this.#options.source === "auto" && !this.#feed) this.#countFailure();
-    this.#retryIn(this.#feed ? this.#tryAgain() : this.#backoff.delay(after), reason, code);
+    this.#retryIn(this.#feed ? this.#tryAgain() : this.#backoff.delay(after, this.#isAnswered || code === undefined), reason, code);
   }
 
   /** @param {number} delay @param {string} [reason] @param {number} [code] */

@@ -41,13 +41,38 @@ export const mapOf = (value) => (typeof value === "object" && value !== null ? /
 /** @param {unknown} value @returns {number} ms since 1970; NaN for any other value */
 export const timeOf = (value) => (typeof value === "string" ? Date.parse(value) : NaN);
 
+const MAX_DEPTH = 32; // of nested maps and lists (protocol, L1)
+const MAX_REVISION = 2 ** 31 - 1;
+const TEXTS = ["category", "title", "headline", "description", "instruction", "area_desc", "severity", "status", "source", "web"];
+
+/** @param {unknown} value @returns {value is string} whether it is an id of the protocol (A1) */
+export const isId = (value) => typeof value === "string" && /^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$/.test(value);
+
+/** Return whether a value can be stored: finite numbers, JSON's types, no deep nesting. @param {any} value @returns {boolean} */
+function isPlain(value, depth = MAX_DEPTH) {
+  if (typeof value === "number") return Number.isFinite(value);
+  if (typeof value !== "object" || value === null) return value === null || ["string", "boolean"].includes(typeof value);
+  const isMap = [Object.prototype, null].includes(Object.getPrototypeOf(value));
+  return depth > 0 && (isMap || Array.isArray(value)) && Object.values(value).every((each) => isPlain(each, depth - 1));
+}
+
+/**
+ * Return whether a `hello` may list an alert, a call or a task: otherwise a server would refuse it (protocol, M1).
+ * @param {any} said
+ */
+export const isListable = (said) =>
+  isId(said.id) && Number.isInteger(said.revision) && said.revision > 0 && said.revision <= MAX_REVISION && isPlain(said);
+
+/** @param {any} said @returns {boolean} whether the members that people read are texts */
+export const hasTexts = (said) => TEXTS.every((name) => ["string", "undefined"].includes(typeof said[name]));
+
 /** @param {Alert} alert as it came @returns {boolean} whether it has what is needed to hold it */
-export const isWhole = ({ id, revision, expires_at, area }) =>
-  typeof id === "string" &&
-  Number.isInteger(revision) &&
-  !Number.isNaN(timeOf(expires_at)) &&
-  Array.isArray(area) &&
-  area.every((shape) => typeof shape === "object" && shape !== null);
+export const isWhole = (alert) =>
+  isListable(alert) &&
+  hasTexts(alert) &&
+  !Number.isNaN(timeOf(alert.expires_at)) &&
+  Array.isArray(alert.area) &&
+  alert.area.every((shape) => typeof shape === "object" && shape !== null);
 
 /**
  * @param {unknown} value @param {number} own when it came
@@ -148,9 +173,9 @@ export class Holdings {
    * @param {Record<string, unknown>} message @returns {Change[] | null} null for an invalid cancel
    */
   cancel(message) {
-    const { id, revision, reason, cancelled_at } = message;
-    if (typeof id !== "string" || typeof revision !== "number") return null;
+    const { id, revision, reason, cancelled_at } = /** @type {any} */ (message);
     const entry = this.#held.get(id);
+    if (typeof id !== "string" || (entry && !isListable(message))) return null;
     if (entry === undefined || revision <= entry.alert.revision) return [];
     this.#remember(id, entry.keepUntil);
     return this.#end(id, { reason: String(reason ?? ""), cancelled_at: String(cancelled_at ?? "") });
@@ -298,7 +323,7 @@ export class Holdings {
 /** Return stored text as an object; null if it is malformed. @param {string} text @returns {Stored | null} */
 export function readStored(text) {
   try {
-    const { ahead, held, cancelled } = mapOf(JSON.parse(text));
+    const { ahead, held, cancelled } = mapOf(JSON.parse(text)); // an earlier release may have stored odd alerts
     if (!Array.isArray(held) || !Array.isArray(cancelled)) return null;
     return {
       ahead: typeof ahead === "number" ? ahead : null,
@@ -311,7 +336,7 @@ export function readStored(text) {
       }),
       cancelled: cancelled
         .slice(0, MAX_CANCELLED)
-        .filter((pair) => Array.isArray(pair) && typeof pair[0] === "string" && typeof pair[1] === "number"),
+        .filter((pair) => Array.isArray(pair) && isId(pair[0]) && typeof pair[1] === "number"),
     };
   } catch {
     return null;

@@ -6,6 +6,8 @@
  * Rule 3  The window is 1-30 s until a `welcome` gives another. Each delay that is drawn doubles its upper end, up to
  *         120 s; a `welcome` resets it. A `retry` is ignored if its upper end is below 100 ms or above an hour, or if it
  *         is not a valid window: otherwise a client would reconnect without a pause, or never.
+ *         As long as nothing has ever answered at the URL, the window is 0.5 to 1 s and both ends double, until the upper
+ *         end reaches 30 s: a client that was started before its server is there soon after it.
  * Rule 4  "Later" is a delay between the window's upper end and twice that, so that nobody overtakes the other clients.
  */
 
@@ -13,6 +15,9 @@
 
 export const NO_CLOSE_FRAME = 1006;
 export const MALFORMED = 4400;
+export const HELLO_REFUSED = [MALFORMED, 1007, 1009]; // a `hello` without `holding` may be accepted
+const FIRST_WAIT_MS = 1_000;
+const FIRST_MAX_MS = 30_000;
 const LEAST_WINDOW_MS = 100; // lower limit of the upper end that a server may ask for
 const LONGEST_WINDOW_MS = 3_600_000;
 const MAX_WINDOW_MS = 120_000;
@@ -55,7 +60,8 @@ const isWindow = (min, max) =>
 /** The delays between attempts to connect, in milliseconds. */
 export class Backoff {
   #draw;
-  #window = { min: 1_000, max: 30_000 };
+  #window = { min: 1_000, max: FIRST_MAX_MS };
+  #first = FIRST_WAIT_MS; // upper end of the window while nothing has ever answered
   #max = this.#window.max;
   /** @type {After | null} */
   #last = null;
@@ -69,6 +75,7 @@ export class Backoff {
   welcomed(min, max) {
     if (isWindow(min, max)) this.#window = { min: Number(min), max: Number(max) };
     this.restart();
+    this.#first = FIRST_MAX_MS;
     if (this.#last === "new token") this.#last = null; // the new token worked, so the next one may be fetched at once too
   }
 
@@ -77,8 +84,17 @@ export class Backoff {
     this.#max = this.#window.max;
   }
 
-  /** @param {After} after @returns {number} the delay; doubles the window's upper end for the next time */
-  delay(after) {
+  /**
+   * @param {After} after @param {boolean} [answered] whether anything answered at the URL
+   * @returns {number} the delay; doubles the window's upper end for the next time
+   */
+  delay(after, answered = true) {
+    if (answered) this.#first = FIRST_MAX_MS;
+    if (this.#first < FIRST_MAX_MS) {
+      const most = this.#first;
+      this.#first *= 2;
+      return (most * (1 + this.#draw())) / 2;
+    }
     const again = after === this.#last;
     this.#last = after;
     if (!again && (after === "at once" || after === "new token")) return 0;

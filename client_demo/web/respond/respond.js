@@ -174,7 +174,7 @@ function showDuty() {
   const isHere = isOnDuty && client.places.some((each) => each.here);
   const may = client.quals.length > 0;
   by("duty").setAttribute("aria-checked", String(isOnDuty));
-  const words = isHere ? `You are called to who needs help near you, as ${client.quals.join(", ")}.` : "Where are you? Your device has not said it yet.";
+  const words = isHere ? `You are on duty as ${client.quals.join(", ")}. If somebody near you needs help, you are called.` : "Where are you? Your device has not said it yet.";
   const without = state === "online" && !may ? "Your token has no qualification that counts here: nobody will call you." : words;
   const rest = client.restUntil && new Date(client.restUntil).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
   const resting = `You have helped, so you are not called to anybody else until ${rest}.`;

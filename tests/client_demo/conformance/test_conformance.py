@@ -29,7 +29,7 @@ BIN = Path(sys.executable).parent
 LISTEN_PLAYS = ("basics", "revisions", "inside", "polygons", "clock", "wrong-clock", "at-once", "no-return-4400")
 SIDE_BY_SIDE = 20
 # Reconnection delays do not depend on the message format.
-ABOUT_MESSAGES = ["many", "tasked", "clock", "wrong-clock", "basics", "revisions", "inside", "polygons"]
+ABOUT_MESSAGES = ["many", "tasked", "clock", "wrong-clock", "basics", "revisions", "inside", "polygons", "odd"]
 PLAYED = {"json": list(SCENARIOS), "msgpack": ABOUT_MESSAGES}
 ROOT = __file__.rpartition("/tests/")[0]
 

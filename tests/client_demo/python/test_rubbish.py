@@ -11,6 +11,7 @@ from websockets.asyncio.server import serve
 
 from client_demo.python.client import Client, token_expiry_ms
 from client_demo.python.geo import Place
+from client_demo.python.holdings import MAX_HELD, Holdings, Kind
 from client_demo.python.publisher import MAX_RETRY_AFTER_S, retry_after_s
 from client_demo.python.reconnect import After, Backoff
 from client_demo.python.times import format_time, wall_ms
@@ -127,3 +128,37 @@ def test_every_pair_of_odd_values_gives_a_bounded_delay():
         backoff = Backoff(lambda: 1.0)
         backoff.welcomed(low, high)
         assert 0.1 <= backoff.delay_s(After.WINDOW) <= 3600
+
+
+GOOD = {
+    "id": "good",
+    "revision": 1,
+    "expires_at": "9999-12-31T00:00:00Z",
+    "area": [{"type": "circle", "lat": HOME.lat, "lng": HOME.lng, "radius_m": 1000.0}],
+}
+ODD_STORED = [{"revision": 2**40}, {"revision": 1.5}, {"id": "x" * 300}, {"id": "a b"}, {"more": math.inf}]
+
+
+def test_stored_odd_alerts_are_left_out_and_good_ones_are_kept():
+    """An earlier release may have stored what a `hello` must not list."""
+    stored = [{"alert": GOOD | odd, "shown": True, "keep_until": 2**60} for odd in (*ODD_STORED, {})]
+    holdings = Holdings([HOME])
+    assert holdings.restore([*stored, None, {}], 0) == len(ODD_STORED) + 2
+    assert holdings.holding(0)[0] == {"good": 1}
+    assert Holdings([HOME]).restore("nonsense", 0) == 1
+
+
+def test_alerts_between_two_hellos_are_bounded():
+    holdings = Holdings([HOME])
+    changes = [each for n in range(MAX_HELD + 5) for each in holdings.take_alert(GOOD | {"id": f"a{n}"}, 0)]
+    assert len(holdings) == MAX_HELD
+    assert sum(change.kind is Kind.DROPPED for change in changes) == 5
+
+
+def test_client_without_a_node_tries_again_soon():
+    """The delays are about 1, 2 and 4 s, until something answers."""
+    soonest, latest = Backoff(lambda: 0.0), Backoff(lambda: 1.0)
+    delays = [tuple(each.delay_s(After.WINDOW, 0.0, False) for each in (soonest, latest)) for _ in range(5)]
+    assert delays == [(0.5, 1), (1, 2), (2, 4), (4, 8), (8, 16)]
+    latest.welcomed(None, None)
+    assert latest.delay_s(After.WINDOW, 0.0, False) == 30

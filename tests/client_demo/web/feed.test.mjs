@@ -110,10 +110,10 @@ test("accuracy, cells and the edge of a circle count as on the stream", async ()
   const h3 = { ...cell, isValidCell: () => true, getResolution: () => 8 };
   const near = (metres) => [{ type: "circle", lat: HOME.lat + (metres / 6_371_007.18) * (180 / Math.PI), lng: HOME.lng, radius_m: 100 }];
   feed.put("exact", { area: near(99) });
-  feed.put("by accuracy", { area: near(149) });
+  feed.put("by-accuracy", { area: near(149) });
   feed.put("beyond", { area: near(151) });
   const { geocast, took } = await start({ places: [{ ...HOME, accuracy_m: 50 }], h3 });
-  assert.deepEqual(took(), ["alert exact 1 here", "alert by accuracy 1 here"]);
+  assert.deepEqual(took(), ["alert exact 1 here", "alert by-accuracy 1 here"]);
   geocast.setPlaces([{ cell: "8826cb19c9fffff" }]);
   assert.deepEqual(took(), ["alert beyond 1 here"]);
 });
@@ -282,6 +282,7 @@ test("auto follows the feed after three failures to connect, and connects again 
 
 test("auto follows the feed after a minute without a connection", async () => {
   const { geocast } = await start({ ...SOCKET, random: () => 0.999 });
+  FakeSocket.last.onopen(); // somebody answers, so that the next attempt does not come within seconds
   await fail();
   await clock.pass(59_000);
   assert.equal(geocast.status.source, undefined);

@@ -10,7 +10,7 @@ from client_demo.conformance.scenarios import FEED_SCENARIOS, NOT_OBSERVABLE, SC
 
 HERE = Path(__file__).parent
 WEB = HERE.parents[2] / "client_demo" / "web"
-ABOUT_MESSAGES = ("basics", "tasked", "revisions", "clock", "wrong-clock", "inside", "polygons", "many")
+ABOUT_MESSAGES = ("basics", "tasked", "revisions", "clock", "wrong-clock", "inside", "polygons", "many", "odd")
 TRIES = 4
 
 

@@ -23,5 +23,6 @@ async def async_get_config_entry_diagnostics(
         "known": watch.is_known,
         "last_ending": None if ending is None else ending.why,
         "alerts": len(watch.client.holdings),
+        "dropped": watch.client.dropped,
         "alerts_here": len(watch.alerts),
     }

@@ -149,8 +149,9 @@ class Watch:
         """Load the alerts that were stored before a restart (Rule 2). Those that have ended meanwhile are dropped."""
         holdings = self.client.holdings
         holdings.set_clock(wall_ms(), own_ms())
-        with contextlib.suppress(KeyError, TypeError, ValueError):
-            holdings.restore(await self._store.async_load() or [], own_ms(), wall_ms() - own_ms())
+        odd = holdings.restore(await self._store.async_load() or [], own_ms(), wall_ms() - own_ms())
+        if odd:
+            _LOGGER.warning("%s: %d stored alerts are malformed and are left out", self._entry.title, odd)
         holdings.expire(own_ms())
 
     def start(self) -> None:
