@@ -49,7 +49,7 @@ from ..geometry.sphere import cell_place
 from ..matching.filters import Filter
 from ..model import languages
 from ..model.alert import SEVERITY_RANK, Entry, Untrusted
-from ..model.errors import StoreUnavailable
+from ..model.errors import StoreUnavailable, trace
 from ..stream.live_alerts import LiveAlerts
 from ..stream.own_tests import OwnTests, split_request
 from ..stream.session import Place

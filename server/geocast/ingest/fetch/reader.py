@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from ... import failpoints
 from ...clock import Clock
 from ...egress.http_times import parse_http_date
+from ...model.errors import trace
 from ..cap import MAX_CAP_BYTES
 from . import timing
 from .documents import MessageHead, Unreadable, entries_of, head_of, in_thread
