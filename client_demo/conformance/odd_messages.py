@@ -116,8 +116,9 @@ def frames(alert: Message, call: Message, *, is_text: bool) -> dict[str, str | b
 
     `alert` and `call` are a good alert and a good call, whose members are replaced.
     """
-    odd = {why: {"type": "alert", "alert": alert | more} for why, more in ODD_ALERTS.items()}
-    odd |= {why: {"type": "call", "call": call | more} for why, more in ODD_CALLS.items()}
+    odd: dict[str, Message] = {}
+    odd |= {why: {"type": "alert", "alert": {**alert, **more}} for why, more in ODD_ALERTS.items()}
+    odd |= {why: {"type": "call", "call": {**call, **more}} for why, more in ODD_CALLS.items()}
     odd |= ODD_MESSAGES
     encoded = {why: as_json(message) if is_text else as_msgpack(message) for why, message in odd.items()}
     return {why: frame for why, frame in encoded.items() if frame} | (ODD_TEXTS if is_text else ODD_BYTES)

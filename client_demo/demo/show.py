@@ -227,11 +227,13 @@ async def _perform(
                     relay=await relay.verdict(evidence.published),
                     feed=await followers.verdict(evidence.published),
                 )
-            _tell(progress, outcome)
-            if programme.stays and missing(FILES) is None:
+            stays = programme.stays and missing(FILES) is None
+            if stays:
                 desk = await cleanup.enter_async_context(_serve_desk(node, programme, Path(folder)))
                 links |= {f"review desk, where you decide, as {name}": link for name, link in desk.links.items()}
                 _tell_links(progress, links, has_calls=has_calls)
+            _tell(progress, outcome)
+            if stays:
                 await show.keep_seats()
                 going = [show.go_on(), *([show.call_again()] if has_calls else [])]
                 with contextlib.suppress(asyncio.CancelledError):  # Ctrl-C is a normal end
@@ -321,7 +323,7 @@ def _serve_desk(node: Node, programme: Programme, folder: Path) -> contextlib.Ab
 
 
 def _tell_links(progress: Progress, links: dict[str, str], *, has_calls: bool) -> None:
-    """Print the links of all pages together, as the last lines of the demo."""
+    """Print the links of all pages together, before the verdict."""
     progress.say("\nThe city goes on until Ctrl-C. Open in a browser:", "bold")
     width = max(map(len, links)) + 1
     for name, link in links.items():

@@ -18,6 +18,7 @@ import os
 import socket
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import uvicorn
@@ -31,6 +32,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 WEB = Path(__file__).parent
+ENDING = "geocast.ending"  # in the scope of each request: an event that is set when the server ends
 MODULES = WEB / "node_modules"  # installed by `npm ci` from the lock file
 
 
@@ -126,7 +128,34 @@ def event(name: str, data: object) -> str:
 
 def event_stream(events: AsyncIterable[str]) -> Response:
     """Return the response that sends these events for as long as the page is open."""
-    return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+    return _EventStream(events, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+
+
+class _EventStream(StreamingResponse):
+    """A stream of events, which ends with its server: the server would otherwise cancel it, and log an error."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if (ending := scope.get(ENDING)) is not None:
+            self.body_iterator = _until(ending, self.body_iterator)
+        await super().__call__(scope, receive, send)
+
+
+async def _until(ending: asyncio.Event, events: AsyncIterable[Any]) -> AsyncIterator[Any]:
+    """Yield the events until `ending` is set."""
+    iterator = aiter(events)
+    ended = asyncio.ensure_future(ending.wait())
+    while True:
+        following = asyncio.ensure_future(anext(iterator, None))
+        try:
+            await asyncio.wait({following, ended}, return_when=asyncio.FIRST_COMPLETED)
+            line = following.result() if following.done() else None
+        finally:
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
+        if line is None:
+            ended.cancel()
+            return
+        yield line
 
 
 def content_policy(*, connect: Iterable[str] = (), style_url: str | None = None) -> str:
@@ -193,21 +222,27 @@ async def serving(app: ASGIApp, port: int = 0, bind: str = LOOPBACK, *, date_hea
     With port 0, any free port is used. `date_header` says whether `Date` is added to each answer. Raise OSError if the
     port is taken.
     """
+    ending = asyncio.Event()
+
+    async def ending_app(scope: Scope, receive: Receive, send: Send) -> None:
+        await app({**scope, ENDING: ending}, receive, send)
+
     with socket.create_server((bind, port)) as listener:
         config = uvicorn.Config(
-            app,
+            ending_app,
             ws="none",
             lifespan="off",
             log_config=None,
             access_log=False,
             server_header=False,
             date_header=date_header,
-            timeout_graceful_shutdown=1,  # a stream of events does not end by itself
+            timeout_graceful_shutdown=1,
         )
         server = _Server(config)
         task = asyncio.ensure_future(server.serve(sockets=[listener]))
         try:
             yield f"http://{LOOPBACK}:{listener.getsockname()[1]}"
         finally:
+            ending.set()
             server.should_exit = True
             await task

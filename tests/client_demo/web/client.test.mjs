@@ -527,8 +527,8 @@ test("unknown messages are ignored, malformed ones are reported, and later ones 
   await clock.pass(2_000);
   FakeSocket.last.onopen();
   assert.deepEqual(Object.entries(FakeSocket.last.took("hello")[0].holding).sort(), [
-    ["constructor", 1],
     ["a", 1],
+    ["constructor", 1],
   ]);
 });
 
