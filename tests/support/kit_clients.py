@@ -315,16 +315,16 @@ def calling(kind: type[Calls]) -> type[Client]:
 class Hasty(Backoff):
     """A back-off that reconnects at once in every case."""
 
-    def delay_s(self, after, retry_after_s=0.0):
+    def delay_s(self, after, retry_after_s=0.0, answered=True):
         return 0.0
 
 
 class Steady(Backoff):
     """A back-off that does not wait longer after repeated failures."""
 
-    def delay_s(self, after, retry_after_s=0.0):
+    def delay_s(self, after, retry_after_s=0.0, answered=True):
         window = self._min_s, self._max_s
-        delay = super().delay_s(after, retry_after_s)
+        delay = super().delay_s(after, retry_after_s, answered)
         self._min_s, self._max_s = window
         return delay
 
@@ -332,8 +332,8 @@ class Steady(Backoff):
 class Narrow(Backoff):
     """A back-off that draws delays only from the upper half of the window ("equal jitter")."""
 
-    def delay_s(self, after, retry_after_s=0.0):
-        return (super().delay_s(after, retry_after_s) + self._min_s + (self._max_s - self._min_s)) / 2
+    def delay_s(self, after, retry_after_s=0.0, answered=True):
+        return (super().delay_s(after, retry_after_s, answered) + self._min_s + (self._max_s - self._min_s)) / 2
 
 
 def backing_off(kind: type[Backoff]) -> type[Client]:
@@ -414,12 +414,12 @@ def with_query(run: Run) -> Run:
     return lambda url: run(f"{url}?token=secret")
 
 
-class ListsAnything(Holdings):
-    """Lists an id in `holding` that no node accepts."""
+class Touchy(Client):
+    """Leaves a server that has sent an odd message."""
 
-    def holding(self, own_ms, limit=256):
-        listed, changes = super().holding(own_ms, limit)
-        return {**listed, "a b": 1}, changes
+    def _drop(self, what):
+        super()._drop(what)
+        self.interrupt()
 
 
 class GivesUp(Client):
@@ -459,7 +459,7 @@ BROKEN: dict[str, tuple[str, str, Run]] = {
     "acknowledges everything": ("inside", "inside", a_client(Eager)),
     "uses the bounding box of a polygon": ("polygons", "polygons", seeing(its_box)),
     "ignores the buffer of a polygon": ("polygons", "polygons", seeing(lambda shape: shape | {"buffer_m": 0.0})),
-    "lists an id that no node accepts": ("odd", "odd", a_client(holding(ListsAnything))),
+    "leaves after an odd message": ("odd", "odd", a_client(Touchy)),
     "gives up when its hello is refused": ("refused-holding", "refused-holding", a_client(GivesUp)),
     "shows no test": ("own-test", "own-test", a_client(holding(OnlyActual))),
     "forgets a test when it reconnects": ("own-test", "own-test", a_client(Forgetful)),
