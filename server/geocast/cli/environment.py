@@ -40,6 +40,8 @@ ELSEWHERE = frozenset(
             "COMMAND",
             "REPORT_URL",
             "SOAK_EXAMPLES",
+            "SOAK_FEEDS",
+            "SOAK_ROUNDS",
             "SOAK_STEPS",
             "SOAK_SEED",
             "SOAK_MINUTES",
