@@ -76,12 +76,15 @@ ODD = [
 ]
 
 
-def odd_entries():
-    """Return what `codec.decode` makes of a good entry with each of the odd values; without those that it refuses."""
+def odd_entries(good=a_revision):
+    """Return what `codec.decode` makes of a good entry with each of the odd values; without those that it refuses.
+
+    `good` returns a good entry with an id.
+    """
     found = []
     for number, changes in enumerate([*ODD, *({"id": text} for text in TEXTS)]):
         alert_id = changes.get("id", f"odd-{number}")
-        fields = msgpack.unpackb(codec.encode(a_revision(alert_id, expires_at=a_revision().ends_at))) | changes
+        fields = msgpack.unpackb(codec.encode(good(alert_id))) | changes
         try:
             entry = codec.decode(msgpack.packb(fields), alert_id, fields["revision"], fields["expires_at"])
         except ValueError:
@@ -253,7 +256,7 @@ def test_drawer_answers_that_alert_cannot_be_drawn_and_draws_the_next():
 
 
 def test_drawer_whose_node_was_killed_ends_without_a_traceback(capfd):
-    """Both in the middle of a request and before an answer (F20)."""
+    """Both in the middle of a request and before an answer."""
 
     async def scenario():
         process = await Drawer()._running()

@@ -95,6 +95,8 @@ CHECKS: Mapping[Any, Callable[[Any], Any]] = {
 }
 
 
+_MOST_M = 21_000_000.0  # more than half the way around the Earth
+
 # ---- shapes ------------------------------------------------------------------------------------------------------
 
 
@@ -105,11 +107,22 @@ def to_shape(members: Mapping[str, Any]) -> Shape:
     """
     json.dumps(members, allow_nan=False)  # raises an error if a client couldn't be sent the members as JSON
     if text(members["type"]) == "circle":
-        return Circle(float(members["lat"]), float(members["lng"]), float(members["radius_m"]))
+        return Circle(
+            _within(members["lat"], -90, 90),
+            _within(members["lng"], -180, 180),
+            _within(members["radius_m"], 0, _MOST_M),
+        )
     if members["type"] == "Polygon" and _is_one_ring(members["coordinates"]):
-        ring = tuple((float(lng), float(lat)) for lng, lat in members["coordinates"][0])
-        return Polygon(ring, float(members.get("buffer_m", 0)))
+        ring = tuple((_within(lng, -180, 180), _within(lat, -90, 90)) for lng, lat in members["coordinates"][0])
+        return Polygon(ring, _within(members.get("buffer_m", 0), 0, _MOST_M))
     return OtherShape(members)
+
+
+def _within(value: Any, least: float, most: float) -> float:
+    """Return a number from `least` to `most`. Raise ValueError for others, with which matching places would fail."""
+    if not least <= float(value) <= most:
+        raise ValueError("out of range")
+    return float(value)
 
 
 def _is_one_ring(coordinates: Sequence[Any]) -> bool:
