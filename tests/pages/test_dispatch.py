@@ -327,15 +327,16 @@ def test_refusal_of_a_record_that_is_too_old_is_shown_in_words(node, opens, feed
 
 
 def test_second_dispatch_page_shows_the_open_call_without_its_place(node, opens, feed):
-    """The service keeps the place in memory only, so a correction has to give it again."""
+    """It is chosen by itself. The service keeps the place in memory only, so a correction has to give it again."""
     shown = opens(feed, "--as-recorded")
     choose(shown, "Copper Gate")
     call_responders(shown)
     shown.has(COUNTS, "called")
     other = opens(feed, "--as-recorded")
     other.has(CALLS, "Cardiac arrest: CPR needed")
-    other.page.locator(f"{CALLS} button").first.click()
     other.has(COUNTS, "called")
+    assert "Ended" not in other.page.locator(f"{CALLS} button").first.inner_text()
+    assert other.page.locator(f"{CALLS} button").first.get_attribute("aria-current") == "true"
     assert "Copper Gate" not in other.text(".detail")
     other.page.get_by_role("button", name="Correct…").click()
     assert other.page.get_by_label("Latitude").input_value() == ""

@@ -18,7 +18,7 @@ let offsetMs = 0;
 let detail = null;
 let list = null;
 let signing = null;
-let wasOnline = false;
+let connected = ""; // in words, as soon as the service has answered
 
 const now = () => Date.now() + offsetMs;
 const titleOf = (item) => desk.categories[item.form?.category ?? item.category]?.title ?? "";
@@ -39,10 +39,9 @@ function listen(on) {
   on("all", (all) => {
     items.clear();
     all.items.forEach((item) => items.set(item.id, item));
+    connected = connected ? "Connected again" : "Connected";
     takeDesk(all);
     begin(all);
-    service.connection("online", wasOnline ? "Connected again" : "Connected");
-    wasOnline = true;
   });
   on("item", takeItem);
   on("desk", takeDesk);
@@ -65,6 +64,7 @@ function takeDesk(said) {
   const trouble = [said.node.trouble, said.feed.trouble && `Feed: ${said.feed.trouble}`].filter(Boolean).join(" ");
   by("my-key").hidden = !said.signed;
   service.warn(trouble);
+  service.connection(said.node.trouble ? "offline" : "online", said.node.trouble ? "No answer from the node" : connected);
   show();
 }
 

@@ -39,9 +39,13 @@ function take(news) {
   service.signedIn(all.me);
   by("feed").textContent = all.feed;
   service.warn(all.trouble);
-  service.connection("online", "Connected");
+  service.connection(all.trouble ? "offline" : "online", all.trouble ? "No answer from the node" : "Connected");
   map ??= callMap({ container: "map", styleUrl: all.style_url, dragged: (key, where) => key === "place" && movedTo(where) });
   lists();
+  const running = all.calls.findLast((call) => call.state && !isOver(call));
+  if (!chosen && running) {
+    choose({ call: running.id });
+  }
   const opened = chosen?.record && recordOf(chosen.record)?.call;
   if (opened && callOf(opened).state) {
     choose({ call: opened });
@@ -51,9 +55,9 @@ function take(news) {
   tellNews(before);
 }
 
-/** Show each call, and each record that is not a call yet. A record that became a call is a line of its call. */
+/** Show each call, the running ones first, and each record that is not a call yet. A record that became a call is a line of its call. */
 function lists() {
-  arrange(by("calls"), all.calls.toReversed().map((call) => {
+  arrange(by("calls"), all.calls.toReversed().toSorted((a, b) => isOver(a) - isOver(b)).map((call) => {
     const record = all.records.find(({ call: id }) => id === call.id);
     const more = `${wordOf(call)}${call.state ? `, ${call.state.seats.length} going` : ""}`;
     // The address disappears with the call.
