@@ -443,8 +443,7 @@ async def odd(server: ScriptedServer) -> None:
         await talk.fence()
         if not talk.is_open():
             found.unmet("odd", f"ended the connection because of {why}")
-            talk = await _return(server, talk, 1012)
-            await talk.welcome(quals=["cpr"])
+            return
     talk = await _return(server, talk, 1012)
     held = _held(talk)
     is_good = all(ID.fullmatch(key) and type(held[key]) is int and 0 < held[key] < 2**31 for key in held)
