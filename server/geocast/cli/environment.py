@@ -34,6 +34,7 @@ ELSEWHERE = frozenset(
         *("TARGETS", "RELAY_STATE"),  # of `geocast relay`
         *(
             "FAILPOINT",
+            "INJECTIONS",
             "SLOW_FSYNC",
             "PICTURES",
             "CHECKED",
