@@ -28,7 +28,7 @@ export DEMO_SECONDS DEMO_FEED DEMO_FEED_FORMAT IMAGE TARGET BASE BUILDER BUILD_O
 # Python keeps what it has compiled; otherwise each test process would compile all tests again, in twice the CPU time.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install demo image home-assistant test test-home-assistant quick soak soak-faults soak-abuse checked mutants check format bench bench-peers pictures look images asyncapi grafana docs dist sbom tag lock clean
+.PHONY: help install demo image home-assistant test test-home-assistant quick soak soak-faults soak-injections soak-abuse checked mutants check format bench bench-peers pictures look images asyncapi grafana docs dist sbom tag lock clean
 help:            ## print this list
 	@grep -E '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
@@ -116,6 +116,10 @@ soak: $(VENV)/.test  ## run the model, the random walk and waves of clients for 
 soak-faults: $(VENV)/.test  ## run nodes under random faults; MINUTES=30 for each set-up; ON=sqlite, three_nodes, sentinels, replicas or push for one
 	@FAULT_SECONDS=$$(( $(MINUTES) * 60 )) \
 	  $(BIN)/python -X dev -m pytest --timeout 0 -s tests/end_to_end/faults/test_nemesis.py tests/end_to_end/faults/test_push_faults.py -k "$(ON)"
+
+soak-injections: $(VENV)/.test  ## throw unexpected exceptions into a node, push and relay at random; MINUTES=10
+	@FAULT_SECONDS=$$(( $(MINUTES) * 60 )) \
+	  $(BIN)/python -X dev -m pytest --timeout 0 -s tests/end_to_end/faults/test_injections.py
 
 soak-abuse: $(VENV)/.test  ## run attacks that normal clients must not notice; SECONDS=60 for each, SEED=1, ON=open-calls, LOG=redis
 	@ABUSE_SECONDS=$(SECONDS) ABUSE_SEED=$(SEED) ABUSE_LOG=$(LOG) \

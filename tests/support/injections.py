@@ -1,6 +1,7 @@
 """Unexpected exceptions inside a real process of geocast. `install` is called in the process before it starts.
 
-A folder controls them. The file `once-NAME` throws one exception into each task with this name that runs; `always-NAME`
+A folder controls them. The file `once-NAME`, each time that it is
+touched, throws one exception into each task with this name that runs; `always-NAME`
 throws one each time that such a task runs, as long as the file exists. `random`, which has a seed, throws one into a
 random task, or has a random function of a task raise once, again and again. `thrown-PID` gets a line for each exception
 that was thrown at random.
@@ -32,7 +33,7 @@ class Injector:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.running: set[Driven] = set()
-        self.seen: set[str] = set()
+        self.seen: dict[str, int] = {}  # the files of the last look, with their times
         self.watcher: asyncio.Task[None] | None = None
         self.dice: random.Random | None = None
         self.armed: list[Callable[[], None]] = []  # take the wrappers of functions away again
@@ -45,12 +46,12 @@ class Injector:
         """Follow the files of the folder."""
         while True:
             await asyncio.sleep(LOOK_S)
-            files = {path.name for path in self.folder.iterdir()}
+            files = {path.name: path.stat().st_mtime_ns for path in self.folder.iterdir() if path.exists()}
             for task in list(self.running):
                 once = f"once-{task.name}"
-                if f"always-{task.name}" in files or (once in files and once not in self.seen):
+                if f"always-{task.name}" in files or files.get(once) != self.seen.get(once):
                     task.throw()
-            self.seen |= files
+            self.seen = files
             if "random" not in files:
                 self._disarm()
             elif self._dice().random() < LOOK_S / PAUSE_S:

@@ -221,8 +221,12 @@ class LogReader:
         turn = _Turn()
         # Take each entry together with the one that follows it in the batch, to see whether both are of the same alert.
         for (position, entry), (_, following) in zip(batch, [*batch[1:], (0, None)], strict=True):
-            self.position = position
-            self._apply(entry, histories.get(entry.id, ()))
+            before, self.position = self.position, position
+            try:
+                self._apply(entry, histories.get(entry.id, ()))
+            except BaseException:
+                self.position = before  # so that the entry is read again
+                raise
             if turn.is_over() and (following is None or following.id != entry.id):
                 await asyncio.sleep(0)
                 turn = _Turn()
