@@ -37,7 +37,7 @@ class Flaky:
 
 @pytest.mark.parametrize("error", [Odd, asyncio.CancelledError, OSError])
 def test_task_that_raises_is_logged_counted_and_started_again(caplog, error):
-    """KN1: also if a library raises CancelledError although nobody has cancelled the task."""
+    """Also if a library raises CancelledError although nobody has cancelled the task."""
 
     async def main():
         work, before = Flaky(2, error), tasks.failures.get("some-work", 0)
@@ -53,7 +53,7 @@ def test_task_that_raises_is_logged_counted_and_started_again(caplog, error):
 
 
 def test_task_that_returns_counts_as_failed(caplog):
-    """KN1: a task of this kind has no end."""
+    """A task of this kind has no end."""
 
     async def main():
         returned, times = asyncio.Event(), iter(range(4))
@@ -70,7 +70,7 @@ def test_task_that_returns_counts_as_failed(caplog):
 
 
 def test_task_that_fails_repeatedly_is_a_reason_to_be_unready_until_it_works():
-    """KN1: from the third failure in a row, until it has worked once."""
+    """From the third failure in a row, until it has worked once."""
 
     async def main():
         may_work, tried, tries = asyncio.Event(), asyncio.Event(), []
@@ -98,7 +98,7 @@ def test_task_that_fails_repeatedly_is_a_reason_to_be_unready_until_it_works():
 
 
 def test_waits_between_failures_double_up_to_30_s(monkeypatch):
-    """KN1: the waits are 0.1 s, 0.2 s and so on."""
+    """The waits are 0.1 s, 0.2 s and so on."""
     monkeypatch.setattr(tasks, "FIRST_WAIT_S", 0.1)
 
     async def work():
@@ -144,7 +144,7 @@ def test_task_that_ignored_its_cancellation_is_cancelled_again(monkeypatch):
 
 
 def test_failure_of_callback_or_of_task_that_runs_once_is_logged_and_counted(caplog):
-    """KN1: nothing that the loop runs can fail unnoticed."""
+    """Nothing that the loop runs can fail unnoticed."""
 
     async def fail():
         raise Odd(PLACE)

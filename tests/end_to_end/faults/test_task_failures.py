@@ -1,4 +1,4 @@
-"""Unexpected exceptions in each task of each process: a log line, a counter, `/readyz`, and a new start (KN1).
+"""Unexpected exceptions in each task of each process: a log line, a counter, `/readyz`, and a new start.
 
 The names of the tasks come from the running process.
 """
