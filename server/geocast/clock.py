@@ -75,3 +75,16 @@ class StepWatch:
 
 def _ahead(now: Now) -> float:
     return now.wall_ms / 1000 - now.monotonic
+
+
+class Turn:
+    """Limits how long work may go on before the event loop runs again: a number of items, or a number of seconds."""
+
+    def __init__(self, most: int, seconds: float) -> None:
+        self._left = most
+        self._until = time.perf_counter() + seconds
+
+    def is_over(self) -> bool:
+        """Count one item, and return whether it is time to let the event loop run."""
+        self._left -= 1
+        return self._left <= 0 or time.perf_counter() >= self._until

@@ -17,7 +17,7 @@ from alertlog.later import of_another_kind
 from alertlog.reading import ENDS_MS, PATIENCE_S, entries, live, read, read_on, with_logs
 from support.fakes import NOON_MS, a_cancel, a_revision, a_warning
 
-from geocast.alertlog import LOOKS, RETENTION_MS, Counts, Cursor, codec
+from geocast.alertlog import DECODE_AT_ONCE, LOOKS, RETENTION_MS, Counts, Cursor, codec
 from geocast.model.alert import OtherKind
 
 
@@ -518,6 +518,31 @@ class DurableContract(LogContract):
                     await log.stop()
 
         asyncio.run(main())
+
+    async def test_event_loop_runs_while_a_batch_is_decoded_and_verified(self, log):
+        """A thousand signed entries would hold it for 0.2 s; between two turns, few are decoded (NG4)."""
+        decoded, most = 0, 0
+        decode = codec.decode
+
+        def counted(*given):
+            nonlocal decoded
+            decoded += 1
+            return decode(*given)
+
+        async def watch():
+            nonlocal decoded, most
+            while True:
+                decoded = 0
+                await asyncio.sleep(0)
+                most = max(most, decoded)
+
+        await asyncio.gather(*(log.append(a_revision(f"a-{n}")) for n in range(200)))
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(codec, "decode", counted)
+            watching = asyncio.ensure_future(watch())
+            assert len(await entries(log)) == 200
+            watching.cancel()
+        assert 0 < most <= DECODE_AT_ONCE
 
     def test_entries_positions_and_counts_are_unchanged_after_log_is_reopened(self, tmp_path):
         """Entries, positions and counts are the same (LogA3)."""

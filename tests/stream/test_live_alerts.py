@@ -336,6 +336,19 @@ def test_withheld_alerts_are_counted_after_several_clock_steps(alerts, clock):
     assert alerts.suspended(clock.now()) == 0
 
 
+def test_withdrawn_alerts_are_counted_as_withheld_and_not_as_live(alerts, clock):
+    """After the key of the only reviewer is removed, all are withdrawn (Rule 7)."""
+    kept = [alerts.apply(a_revision(f"a-{n}"), clock.now()) for n in range(3)]
+    for alert in kept[:2]:
+        alert.withdraw()
+    assert (len(alerts), alerts.suspended(clock.now())) == (3, 2)
+    clock.wall_ms = ENDS_MS
+    assert alerts.suspended(clock.now()) == 3
+    clock.wall_ms = NOON_MS
+    kept[0].restore()
+    assert alerts.suspended(clock.now()) == 1
+
+
 # ---- finding the alerts that contain a place ---------------------------------------------------------------------
 
 

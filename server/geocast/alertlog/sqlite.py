@@ -56,7 +56,7 @@ from typing import Any, TypeVar
 from prometheus_client.core import Metric
 
 from .. import failpoints
-from ..clock import Now
+from ..clock import Now, Turn
 from ..metrics import append_times
 from ..model.alert import Entry, OtherKind
 from ..model.call import KINDS, CallEntry
@@ -64,6 +64,8 @@ from ..model.errors import ConfigError, LogUnavailable, trace
 from . import (
     BATCH,
     BATCH_BYTES,
+    DECODE_AT_ONCE,
+    DECODE_S,
     HEARTBEAT_S,
     PAGE,
     PLACE_MS,
@@ -487,8 +489,7 @@ class SqliteLog:
                 rows, full = await self._in(self._reader_thread, read)
             if rows:
                 after = rows[-1][0]
-                found = [(row[0], entry) for row, entry in self._readable(rows)]
-                if followed := [Positioned(p, e) for p, e in found if is_followed(e)]:
+                if followed := [Positioned(p, e) for p, e in await self._read_in_turns(rows) if is_followed(e)]:
                     yield followed
             at_end = not full
             if at_end:
@@ -598,6 +599,17 @@ class SqliteLog:
             except ValueError as error:
                 self._set_aside(row[0], error)
                 yield row, None
+
+    async def _read_in_turns(self, rows: Sequence[_Row]) -> list[tuple[int, Entry | OtherKind | None]]:
+        """Return the position and the entry of each row, as `_readable` does, and let the event loop run meanwhile."""
+        found = []
+        turn = Turn(DECODE_AT_ONCE, DECODE_S)
+        for row, entry in self._readable(rows):
+            found.append((row[0], entry))
+            if turn.is_over():
+                await asyncio.sleep(0)
+                turn = Turn(DECODE_AT_ONCE, DECODE_S)
+        return found
 
     def _set_aside(self, position: int, error: ValueError) -> None:
         """Count and log an unreadable row, unless it was counted before (LogR2)."""

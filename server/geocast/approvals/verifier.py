@@ -67,7 +67,10 @@ class ApprovalVerifier:
         self._policy = policy
         self._reviewers = reviewers
         self._signed: dict[bytes, Signed | None] = {}  # who signed, by digest; None if a signature does not verify
-        self._most: dict[bytes, int] = {}  # by digest: how many signers counted with earlier reviewers' keys, at most
+        # By digest: how many signers counted with earlier reviewers' keys at most, how many at the last check, and the
+        # number of changes before that check. So a change of the keys takes no time for each entry.
+        self._most: dict[bytes, tuple[int, int, int]] = {}
+        self._changes = 0
         self._reported: dict[str, None] = {}  # places in the log whose failed check was already logged and counted
         self._places: dict[tuple[str, int], str] = {}  # by id and revision: places of entries, for log messages
         self._kept: dict[tuple[str, int], bytes] = {}  # by id and revision: digests of entries that stay live (Rule 5)
@@ -85,9 +88,7 @@ class ApprovalVerifier:
         if (policy, reviewers) == (self._policy, self._reviewers):
             return
         had = bool(self.needs_chain or self._reviewers)
-        for digest, signed in self._signed.items():
-            if signed is not None:
-                _remember(self._most, digest, max(self._most.get(digest, 0), len(signed.persons)))
+        self._changes += 1
         self._policy, self._reviewers = policy, reviewers
         self._signed = {}
         if had or self.needs_chain or reviewers:
@@ -227,7 +228,12 @@ class ApprovalVerifier:
         if entry.proof is None:
             return True
         signed = self._who(entry.proof)
-        return signed is not None and len(signed.persons) >= self._most.get(_digest(entry.proof), MANY)
+        return signed is not None and len(signed.persons) >= (self._before(_digest(entry.proof)) or MANY)
+
+    def _before(self, digest: bytes) -> int:
+        """Return how many signers of a proof counted with earlier keys, at most; 0 if it was not checked with them."""
+        before, last, changes = self._most.get(digest, (0, 0, self._changes))
+        return before if changes == self._changes else max(before, last)
 
     def _who(self, proof: ApprovalProof) -> Signed | None:
         """Check the signatures of a proof, and return who has signed it; None if a signature is not valid.
@@ -236,7 +242,10 @@ class ApprovalVerifier:
         """
         digest = _digest(proof)
         if digest not in self._signed:
-            _remember(self._signed, digest, self._checked(proof))
+            signed = self._checked(proof)
+            _remember(self._signed, digest, signed)
+            if signed is not None:
+                _remember(self._most, digest, (self._before(digest), len(signed.persons), self._changes))
         return self._signed[digest]
 
     def _checked(self, proof: ApprovalProof) -> Signed | None:

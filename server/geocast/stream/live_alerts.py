@@ -879,16 +879,18 @@ class LiveAlerts:
             alert.correct(now)
 
     def suspended(self, now: Now) -> int:
-        """Return how many alerts have ended according to the wall clock, but not according to the monotonic clock.
+        """Return how many alerts are withheld, and may become live again (Rules 3, 4 and 7).
 
-        Such alerts may become live again (Rules 3 and 4).
+        They have ended according to the wall clock, but not according to the monotonic clock, or are withdrawn.
         """
         # To avoid a loop over all alerts, only those with a deadline before `until` are taken from the heap. Deadlines
         # are computed from the wall clock, so these include all alerts that have ended according to that clock, except
         # for doubted alerts (Rule 4). The deadlines of doubted alerts are computed in another way, so all are added.
         until = now.wall_ms / 1000 + self._clock_gap_s + 0.001
-        maybe = (self._ends.until(until) | self._shared.doubted) - self._shared.unbelieved
-        return sum(now.wall_ms >= alert.expires_at and now.monotonic < alert.deadline for alert in maybe)
+        withdrawn = self._shared.withdrawn
+        maybe = (self._ends.until(until) | self._shared.doubted) - withdrawn.keys()
+        ended = sum(now.wall_ms >= alert.expires_at and now.monotonic < alert.deadline for alert in maybe)
+        return ended + len(withdrawn) - len(self._shared.unbelieved)  # every unbelieved alert is withdrawn
 
     def containing(self, place: Vector, reach_m: float) -> list[LiveAlert]:
         """Return the alerts whose area contains the place, or comes within `reach_m` metres of it.

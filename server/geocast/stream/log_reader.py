@@ -30,7 +30,7 @@ from prometheus_client.core import Metric
 
 from .. import tasks
 from ..alertlog import HEARTBEAT_S, AlertLog, Counts, Positioned
-from ..clock import Clock
+from ..clock import Clock, Turn
 from ..metrics import counter
 from ..model.alert import Entry, OtherKind, Untrusted, is_id
 from ..model.call import CallEntry
@@ -218,7 +218,7 @@ class LogReader:
         Let the event loop run regularly, but never between two entries of one alert (LogF4).
         """
         histories = await self._histories([entry for _, entry in batch])
-        turn = _Turn()
+        turn = Turn(APPLY_AT_ONCE, APPLY_S)
         # Take each entry together with the one that follows it in the batch, to see whether both are of the same alert.
         for (position, entry), (_, following) in zip(batch, [*batch[1:], (0, None)], strict=True):
             before, self.position = self.position, position
@@ -229,7 +229,7 @@ class LogReader:
                 raise
             if turn.is_over() and (following is None or following.id != entry.id):
                 await asyncio.sleep(0)
-                turn = _Turn()
+                turn = Turn(APPLY_AT_ONCE, APPLY_S)
 
     async def _histories(self, entries: Sequence[Followed]) -> dict[str, Sequence[Entry | OtherKind]]:
         """Read the earlier entries of alerts that are needed to verify the entries of a batch (HD1).
@@ -344,6 +344,7 @@ class LogReader:
         applied.
         """
         found: list[_ChainAndHistory] = []
+        turn = Turn(APPLY_AT_ONCE, APPLY_S)
         for chain in chains:
             history: Sequence[Entry | OtherKind] = ()
             if self._log.verifier.needs_chain and not isinstance(chain[0], CallEntry):
@@ -352,6 +353,9 @@ class LogReader:
                 is_whole = [entry.revision for entry in chain] == list(range(1, len(chain) + 1))
                 history = chain if is_whole else await self._log.history(chain[0].id)
             found.append((chain, history))
+            if turn.is_over():
+                await asyncio.sleep(0)
+                turn = Turn(APPLY_AT_ONCE, APPLY_S)
         return found
 
     async def _apply_chains(self, chains: Sequence[_ChainAndHistory]) -> None:
@@ -359,27 +363,14 @@ class LogReader:
 
         Let the event loop run regularly, but only between two chains.
         """
-        turn = _Turn()
+        turn = Turn(APPLY_AT_ONCE, APPLY_S)
         for chain, history in chains:
             for entry in chain:
                 self._apply(entry, history)
             if turn.is_over():
                 await asyncio.sleep(0)
-                turn = _Turn()
+                turn = Turn(APPLY_AT_ONCE, APPLY_S)
 
 
 def _name(entry_id: str) -> str:
     return entry_id if is_id(entry_id) else "an odd id"
-
-
-class _Turn:
-    """Limits how long the reader may work before the event loop runs again: APPLY_AT_ONCE items, or APPLY_S seconds."""
-
-    def __init__(self) -> None:
-        self._left = APPLY_AT_ONCE
-        self._until = time.perf_counter() + APPLY_S
-
-    def is_over(self) -> bool:
-        """Count one item, and return whether it is time to let the event loop run."""
-        self._left -= 1
-        return self._left <= 0 or time.perf_counter() >= self._until

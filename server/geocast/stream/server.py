@@ -418,7 +418,7 @@ class StreamServer:
         yield gauge("capacity", "Connections that the stream listener takes", self._capacity)
         yield gauge("places", "Places of sessions", hub.places)
         yield gauge("live_alerts", "Alerts that have not ended, cancelled ones included", len(hub.live) - suspended)
-        yield gauge("withheld_alerts", "Alerts that have ended by the wall clock, but may not have", suspended)
+        yield gauge("withheld_alerts", "Alerts that ended only by the wall clock, or lost their approvals", suspended)
         yield counter("clock_steps", "Times that the wall clock was set", self._steps.steps)
         yield gauge("slow_sessions", "Sessions whose transport has unsent bytes", hub.slow())
         yield gauge("unsent_bytes", "Bytes that transports have not sent", stream.unsent_bytes())

@@ -25,17 +25,19 @@ heartbeat but one. So it raises Deaf. The caller's next follower connects to the
 read is there, it continues after that entry; if not, it makes the log begin a new epoch.
 """
 
+import asyncio
 import dataclasses
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ...clock import Turn
 from ...model.alert import Untrusted
 from ...model.call import KINDS
 from ...model.errors import LogUnavailable
 from ...model.times import MAX_MS
-from .. import BATCH, BATCH_BYTES, HEARTBEAT_S, Positioned, is_followed
+from .. import BATCH, BATCH_BYTES, DECODE_AT_ONCE, DECODE_S, HEARTBEAT_S, Positioned, is_followed
 from .connection import ANSWER_S
 from .history import Differs, History, ReadPosition, Rewound
 from .reading import ReadServer, ServerChoice
@@ -212,10 +214,14 @@ class _Follower:
         while True:
             count = max(1, min(READ_AT_ONCE, BATCH - len(found)))
             raw = await self._read_some(count)
+            turn = Turn(DECODE_AT_ONCE, DECODE_S)
             for place, fields in raw:
                 size += len(fields.get(b"p", b""))
                 if (positioned := self._take(parse_id(place), fields)) is not None:
                     found.append(positioned)
+                if turn.is_over():
+                    await asyncio.sleep(0)
+                    turn = Turn(DECODE_AT_ONCE, DECODE_S)
             at_end = len(raw) < count
             if at_end or ((len(found) >= BATCH or size >= BATCH_BYTES) and not self._more):
                 break
