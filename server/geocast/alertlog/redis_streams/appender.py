@@ -100,7 +100,7 @@ class Appender:
         Example: Redis stores an entry, and the reply is lost. At the second attempt the script answers `ours`, which
         counts as stored (LogA2).
         """
-        deadline = batch[0].deadline
+        deadline = batch[-1].deadline  # the latest; `append` itself gives up an earlier entry in time
         entries = [waiting.stored.arguments(waiting.token, more=False) for waiting in batch]
         while True:
             try:

@@ -114,9 +114,11 @@ class Primary:
         true, ask the Sentinels afterwards whether this server is still the primary (see the class). Raise
         LogUnavailable if a command fails, Redis does not answer in time, or the Sentinels disagree.
         """
+        used = None
         try:
             with _unavailable():
                 async with asyncio.timeout(ANSWER_S) as limit, self._slots, self._borrowed() as (client, where):
+                    used = client
                     # The look-up of the primary has a time limit of its own. Example: the primary's region has died,
                     # and the new primary is 150 ms away. The look-up takes 0.6 s, and a new connection 0.4 s.
                     limit.reschedule(asyncio.get_running_loop().time() + within_s)
@@ -130,7 +132,8 @@ class Primary:
                     if confirmed and self._sentinels:
                         await self._confirm(where)
         except LogUnavailable:
-            await self.leave()
+            if used is not None and used is self._client:  # not if only the wait for a connection took too long
+                await self.leave()
             raise
         return answers
 
