@@ -520,7 +520,7 @@ class DurableContract(LogContract):
         asyncio.run(main())
 
     async def test_event_loop_runs_while_a_batch_is_decoded_and_verified(self, log):
-        """A thousand signed entries would hold it for 0.2 s; between two turns, few are decoded (NG4)."""
+        """A thousand signed entries would hold it for 0.2 s; between two turns, few are decoded."""
         decoded, most = 0, 0
         decode = codec.decode
 

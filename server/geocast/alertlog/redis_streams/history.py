@@ -252,13 +252,13 @@ class ReadPosition:
         for summed, digest in history.digests:
             if not self.compared < summed <= self.place:
                 continue
-            found = None
+            reading = None
             while self.unconfirmed and self.unconfirmed[0].summed <= summed:
-                found = self.unconfirmed.popleft()
-            if found is None or (found.summed, found.digest) != (summed, digest):
+                reading = self.unconfirmed.popleft()
+            if reading is None or (reading.summed, reading.digest) != (summed, digest):
                 raise Differs
-            found.compared = self.compared = summed
-            self.confirmed = found
+            reading.compared = self.compared = summed
+            self.confirmed = reading
 
     def wants(self, position: int, ends_at: int) -> bool:
         """Return whether the caller wants the entry that was read last.
