@@ -66,9 +66,7 @@ class Injector:
     def _throw_at_random(self) -> None:
         dice = self._dice()
         if dice.random() < 0.3 and self.running:
-            task = dice.choice(sorted(self.running, key=lambda each: each.name))
-            task.throw()
-            self.note(f"task {task.name}")
+            dice.choice(sorted(self.running, key=lambda each: each.name)).throw()
         else:
             self._disarm()
             self._arm(*dice.choice(_functions()))
@@ -140,6 +138,7 @@ class Driven:
                 if self._is_hit:
                     self._is_hit = False
                     self._task.uncancel()
+                    self._injector.note(f"task {self.name}")
                     error = Injected()
 
 

@@ -516,7 +516,9 @@ class FanOut:
                 self._owed[row] &= ~flight.bit
                 try:
                     self._send_one(row, alert)
-                except Exception:
+                except Exception as again:
+                    if not failed:
+                        logger.error("sending an alert to one recipient failed; trying again: %s", trace(again))
                     self.failures += 1
                     failed += 1
                     if failed == MOST_APART:  # rather the alert is odd than so many rows, so let it rest
