@@ -242,11 +242,15 @@ ROWS: dict[str, list[Panel]] = {
         ),
         Panel(
             "Errors",
-            "Requests refused because the log can't be written; entries that can't be read or are not approved.",
+            "Requests refused because the log can't be written; entries that can't be read or applied, or are not "
+            "approved; unexpected errors of tasks and of sending.",
             [
                 ('increase(geocast_refused_total{type="log-unavailable"}[R])', "503 {{instance}}"),
                 each("geocast_log_quarantined_total", "quarantined"),
                 ("sum by (instance) (geocast_log_untrusted_total{})", "untrusted {{instance}}"),
+                each("geocast_log_entries_failed_total", "not applied"),
+                ("sum by (instance) (increase(geocast_task_failures_total{}[R]))", "tasks {{instance}}"),
+                each("geocast_sending_failures_total", "sending"),
             ],
             wrong=1,
             span=6,

@@ -53,7 +53,7 @@ def test_settings_are_valid_for_geocast_fetch_and_its_files_are_mounted(containe
     assert str(options["state"].parent) == mounts["state"]
     assert container["ports"] == [{"name": "metrics", "containerPort": options["metrics"].port}]
     nodes = {each["metadata"]["name"]: each for each in yaml.safe_load_all((NODES / "services.yaml").read_text())}
-    assert nodes[options["api"].server.host]["spec"]["ports"][0]["port"] == options["api"].server.port
+    assert nodes[options["api_url"].server.host]["spec"]["ports"][0]["port"] == options["api_url"].server.port
 
 
 def test_pod_has_no_privileges(pod, container):

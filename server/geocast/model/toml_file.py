@@ -10,6 +10,7 @@ from pydantic_core import PydanticCustomError
 
 from .errors import ConfigError, did_you_mean
 
+_WHERE = re.compile(r"\((at [^()]*)\)$")  # the part of tomllib's messages that repeats nothing from the file
 _WORDS = {
     "missing": "is needed",
     "string_type": "must be a text",
@@ -39,13 +40,12 @@ def parse_toml(data: bytes, file: str) -> dict[str, Any]:
     try:
         return tomllib.loads(data.decode())
     except (ValueError, RecursionError) as error:
-        at = re.search(r"\((at [^()]*)\)$", str(error))  # the part of the message that repeats nothing from the file
+        at = _WHERE.search(str(error))
         raise ConfigError(f"{file}: not TOML{f': {at[1]}' if at else ''}") from None
 
 
-def matching(pattern: str, expected: str) -> AfterValidator:
+def matching(form: re.Pattern[str], expected: str) -> AfterValidator:
     """Return a check that a text as a whole matches a regular expression. If not, the error says `expected`."""
-    form = re.compile(pattern)
 
     def check(text: str) -> str:
         if form.fullmatch(text) is None:

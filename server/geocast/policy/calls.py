@@ -4,6 +4,7 @@ A call is refused if its category is not in `[calls]`, as an alert is refused if
 (rule RO1).
 """
 
+import re
 from itertools import pairwise
 from typing import Annotated
 
@@ -28,7 +29,7 @@ def _rising(radii: list[int]) -> list[int]:
     return radii
 
 
-_Qual = Annotated[str, matching("[a-z0-9_]{1,32}", "must have 1 to 32 of a-z, 0-9 and _")]
+_Qual = Annotated[str, matching(re.compile("[a-z0-9_]{1,32}"), "must have 1 to 32 of a-z, 0-9 and _")]
 Quals = Annotated[list[_Qual], Field(min_length=1, max_length=MAX_QUALS)]
 _Rings = Annotated[
     list[Annotated[int, Field(ge=50, le=20_000)]], Field(min_length=1, max_length=16), AfterValidator(_rising)

@@ -33,7 +33,7 @@ from .pii import BUILT_IN_REGION, KINDS, PiiDetector, is_region
 MAX_PATTERN, MAX_PATTERNS = 200, 50  # the largest numbers of characters in a pattern, and of patterns of one kind
 SLIP = 1_000  # metres in a kilometre: how much too large a radius is if kilometres were typed for metres
 
-CategoryKey = Annotated[str, matching("[a-z0-9_]{1,64}", "must have 1 to 64 of a-z, 0-9 and _")]
+CategoryKey = Annotated[str, matching(re.compile("[a-z0-9_]{1,64}"), "must have 1 to 64 of a-z, 0-9 and _")]
 
 
 def _region(code: str) -> str:
@@ -50,7 +50,7 @@ def _compiled(pattern: str) -> str:
     return pattern
 
 
-Kind = Annotated[str, matching("|".join(KINDS), f"must be one of {', '.join(KINDS)}")]
+Kind = Annotated[str, matching(re.compile("|".join(KINDS)), f"must be one of {', '.join(KINDS)}")]
 _Pattern = Annotated[str, Field(min_length=1, max_length=MAX_PATTERN), AfterValidator(_compiled)]
 
 
@@ -66,7 +66,7 @@ class Policy(BaseModel):
     name: Annotated[str, Field(min_length=1, max_length=64)]
     categories: Annotated[dict[CategoryKey, Category], Field(min_length=1)]
     never: dict[CategoryKey, Title] = {}
-    audience: Annotated[str, matching(ID_PATTERN, f"must be an id, {ID_PATTERN}")] | None = None
+    audience: Annotated[str, matching(re.compile(ID_PATTERN), f"must be an id, {ID_PATTERN}")] | None = None
     text: Literal["hold", "off"] = "hold"
     text_region: Annotated[str, AfterValidator(_region)] = BUILT_IN_REGION
     text_allow: Annotated[list[Annotated[str, Field(min_length=1, max_length=200)]], Field(max_length=200)] = []

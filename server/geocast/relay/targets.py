@@ -38,7 +38,7 @@ _NAME = re.compile("[a-z0-9][a-z0-9_-]{0,63}")
 _PLAIN = re.compile(r"[!-~]*")
 _HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?")
 _FIELD = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+): *([ -~]*[!-~])")
-_Category = Annotated[str, matching("[a-z0-9_]{1,64}", "must have 1 to 64 of a-z, 0-9 and _")]
+_Category = Annotated[str, matching(re.compile("[a-z0-9_]{1,64}"), "must have 1 to 64 of a-z, 0-9 and _")]
 _OWN_FIELDS = ("host", "content-length", "content-type", "transfer-encoding", "connection", "user-agent")
 
 

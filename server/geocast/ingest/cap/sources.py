@@ -11,6 +11,7 @@ Error messages name keys of the file, and never repeat a value, because the file
 
 import hashlib
 import hmac
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,7 +29,9 @@ from .message import is_name
 ANY = "*"  # in `senders`: the source may send messages for any sender, as aggregators do
 MIN_SECRET = 32  # the smallest number of characters of a secret
 MAX_SECRET = 255  # the largest number of characters of a secret, which is CAP Composer's limit for its header
-_NAME = matching(ID_PATTERN, "must match the grammar of an id: letters, digits and . _ : -")
+_ID = re.compile(ID_PATTERN)
+_SHA256 = re.compile("[0-9a-fA-F]{64}")
+_NAME = matching(_ID, "must match the grammar of an id: letters, digits and . _ : -")
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +124,7 @@ class _Keys(BaseModel):
     approver: Annotated[str, Field(min_length=1, max_length=128)]
     senders: Annotated[list[Annotated[str, AfterValidator(_sender)]], Field(min_length=1, max_length=1000)]
     secret_sha256: (
-        Annotated[str, matching("[0-9a-fA-F]{64}", "must be the SHA-256 of the secret: 64 hexadecimal digits")] | None
+        Annotated[str, matching(_SHA256, "must be the SHA-256 of the secret: 64 hexadecimal digits")] | None
     ) = None
     assume_offset: Annotated[str, AfterValidator(_offset)] | None = None
     issuer: Annotated[str, Field(min_length=1)] | None = None

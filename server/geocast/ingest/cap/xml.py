@@ -40,7 +40,7 @@ _OTHER = re.compile(rb"<!--.*?-->|<!\[CDATA\[.*?\]\]>|<\?.*?\?>", re.DOTALL)
 _END = re.compile(rb"</[^<>]*>")
 # One attribute more than allowed is read, and the end of the tag is optional. So this takes linear time for any text.
 _START = re.compile(rb"<(%b)((?:\s+%b\s*=\s*(?:%b)){0,%d})\s*(/?>)?" % (_NAME, _NAME, _VALUE, MAX_ATTRIBUTES + 1))
-_ATTRIBUTE = re.compile(rb"(%b)\s*=\s*(%b)" % (_NAME, _VALUE))
+_ATTRIBUTE = re.compile(rb"(?<=\s)(%b)\s*=\s*(%b)" % (_NAME, _VALUE))
 _DECLARED = re.compile(rb"""<\?xml\s[^>]{0,200}?encoding\s*=\s*["']([A-Za-z0-9._-]{1,40})["']""")
 
 

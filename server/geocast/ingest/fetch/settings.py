@@ -29,11 +29,11 @@ LEAST_INTERVAL_S, INTERVAL_S, MOST_INTERVAL_S = 15, 60, 86_400
 MAX_URL = 2_000
 LEAST_BYTES, MAX_BYTES, MOST_BYTES = 1024, 5 * 1024 * 1024, 64 * 1024 * 1024
 
-_Name = Annotated[str, matching("[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}", "must have 1 to 64 letters, digits or . _ -")]
+_NAME = re.compile("[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
+_Name = Annotated[str, matching(_NAME, "must have 1 to 64 letters, digits or . _ -")]
 _LABEL = "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
-_Host = Annotated[
-    str, matching(rf"({_LABEL}\.)*{_LABEL}(:[1-9][0-9]{{0,4}})?", "must be HOST or HOST:PORT, in lower case")
-]
+_HOST = re.compile(rf"({_LABEL}\.)*{_LABEL}(:[1-9][0-9]{{0,4}})?")
+_Host = Annotated[str, matching(_HOST, "must be HOST or HOST:PORT, in lower case")]
 _HEADER = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}):[ \t]*([!-~]([ -~]{0,4000}[!-~])?)[ \t]*")  # RFC 9110, 5
 # These header fields are set by the client. Another value could change how a server reads the request.
 _OWN_FIELDS = (

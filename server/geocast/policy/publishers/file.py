@@ -4,6 +4,7 @@ All of these files are read into one bytes object, which is then parsed. So a re
 other processes can get exactly the same content, and nodes can compare their files by one digest (rule BA2).
 """
 
+import re
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -22,10 +23,8 @@ from .jurisdiction import Jurisdiction, parse_jurisdiction
 MAX_BYTES = 1024 * 1024  # of all files together; to parse this many on the event loop takes 0.1 s
 MOST_PER_HOUR = 10_000
 
-_FileName = Annotated[
-    str,
-    matching("[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}", "must be the name of a file in the same folder, without a path"),
-]
+_FILE_NAME = re.compile("[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
+_FileName = Annotated[str, matching(_FILE_NAME, "must be the name of a file in the same folder, without a path")]
 
 
 class _Table(BaseModel):
