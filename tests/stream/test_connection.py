@@ -422,6 +422,18 @@ def test_missed_alerts_are_sent_before_waiting_messages_are_read():
     assert line.received() == ["pong"]
 
 
+def test_session_that_cannot_be_sent_what_it_missed_is_ended(monkeypatch):
+    """Its client comes back and is sent the alert, instead of waiting for ever (Rule 3)."""
+    line = opened()
+    line.tell(HELLO | {"places": [{"lat": DALLAS[0], "lng": DALLAS[1]}]})
+    line.transport.full = True
+    line.say(frame(Opcode.PING, b"1"))
+    monkeypatch.setattr(line.stream.hub, "_send_owed", None)
+    line.drain()
+    assert line.transport.aborted
+    assert len(line.stream.hub) == 0
+
+
 def test_flood_of_pings_to_a_peer_that_does_not_read_leaves_one_pong():
     """A slow connection is not read, so no further ping is answered (Rule 3)."""
     line = joined()

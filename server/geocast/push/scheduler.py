@@ -370,8 +370,19 @@ class PushScheduler:
         for each alert, the index of the text (language) to send.
         """
         first = min(range(len(alerts)), key=lambda n: _urgency(alerts[n]))
-        took = [row for row in rows.tolist() if self._takes(self._at(row), alerts[first], texts[first])]
+        took = []
+        for row in rows.tolist():
+            device = self._at(row)
+            try:
+                if self._takes(device, alerts[first], texts[first]):
+                    took.append(row)
+            except Exception as error:
+                logger.error("offering an alert to a device failed: %s", trace(error))
+                self._pause(device, self._pause_after_error(device))
         return [np.array(took if n == first else [], np.int32) for n in range(len(alerts))]
+
+    def drop(self, rows: Rows) -> None:
+        """Do nothing: a device that is sent an entry twice replaces the first by its topic."""
 
     def by_age(self, rows: Rows) -> NDArray[np.int64]:
         """Return the indices of these rows in their present order, because the order doesn't matter for devices."""

@@ -398,7 +398,12 @@ class Connection(asyncio.Protocol):
         # The alerts that the session lacks are written before the waiting messages are handled. So if one of these
         # messages is a `move`, the alerts are those for the old places, and come before the `ok`.
         if self._session is not None and self._session.row >= 0:
-            self._stream.hub.on_drained(self._session.row, self._stream.clock.now())
+            try:
+                self._stream.hub.on_drained(self._session.row, self._stream.clock.now())
+            except Exception as error:
+                logger.error("resuming a session failed; its connection is ended: %s", trace(error))
+                self.abort()
+                return
         if not self._slow and self not in self._stream.held:
             self._transport.resume_reading()
             if self._session is not None:

@@ -81,7 +81,6 @@ FLIGHTS = 64  # how many alerts (flights) can be sent at a time: each occupies o
 # sending of an extreme alert starts at once even while 56 minor alerts are being sent.
 FLIGHTS_BELOW_EXTREME = 56
 
-MOST_APART = 8  # after so many failures for one alert, no further row of the slice is tried by itself
 AGAIN_S, MOST_AGAIN_S = 1.0, 30.0  # pause before an alert is sent again whose sending failed; it doubles
 
 # The sort key of a flight: minus the severity's rank, whether the entry is a revision rather than a cancel, and the
@@ -99,7 +98,14 @@ class Recipients(Protocol):
         """Send the current entries of these alerts to the recipients in these rows.
 
         `texts` has one item for each alert: the index of the text (the language) to send. Return one array for each
-        alert: the rows that accepted it.
+        alert: the rows that accepted it. If this raises, nothing was sent to any of them.
+        """
+        ...
+
+    def drop(self, rows: Rows) -> None:
+        """End the connections of these recipients, since it could not be recorded what they were sent.
+
+        They come back and say what they have.
         """
         ...
 
@@ -491,51 +497,53 @@ class FanOut:
         Alerts that a recipient did not accept are recorded as declined (Rules 2 and 4).
         """
         for group, alerts in self._take_owed(rows):
-            for part, texts in self._by_language(group, alerts):
-                for alert, took in zip(alerts, self._recipients.take(part, alerts, texts), strict=True):
+            self._send(group, alerts)
+
+    def _send(self, rows: Rows, alerts: list[LiveAlert]) -> None:
+        """Send all of these alerts to each of these rows (recipients), and record which it accepted.
+
+        If this raises, each row that was sent an alert has its flags, or was dropped. So no row is sent it twice.
+        """
+        for part, texts in self._by_language(rows, alerts):
+            accepted = self._recipients.take(part, alerts, texts)
+            try:
+                for alert, took in zip(alerts, accepted, strict=True):
                     if len(took) < len(part):
                         for row in np.setdiff1d(part, took, assume_unique=True).tolist():
                             self.note_declined(row, alert)
                     if len(took):
                         alert.mark_sent(took)
                         self.sends += len(took)
+            except Exception:
+                self._recipients.drop(part)
+                raise
 
     def _send_apart(self, rows: Rows, error: Exception, now: Now) -> None:
-        """Send to each of these rows by itself, because an unexpected error has ended the sending to all of them.
+        """Send these rows (recipients) each alert by itself, because sending several to all of them has failed.
 
-        Rows that were sent an alert before the error may be sent it twice. If sending to one of the rows fails again,
-        the alert is sent later to all rows that lack it then, so that no row is missed.
+        An alert that fails again rests, and is sent later to all rows that lack it then, so that no row is missed.
         """
+        self._count_failure(error)
+        for flight in list(self._flying):
+            try:
+                alert = flight.alert
+                these = rows[np.isin(rows, flight.rows) & self.ready[rows] & self._visible(rows, alert)].tolist()
+                owed = np.array([row for row in these if _is_owed(alert, row, self.filter_of(row))], np.int32)
+                paused = self.paused[owed]
+                self._owed[owed] &= ~flight.bit
+                for row in owed[paused].tolist():
+                    self.note_declined(row, alert)
+                if not paused.all():
+                    self._send(owed[~paused], [alert])
+            except Exception as again:
+                self._send_again(flight.alert, now)
+                self._count_failure(again)
+                self._owed[flight.rows] &= ~flight.bit
+                flight.rows, flight.next = flight.rows[:0], 0
+
+    def _count_failure(self, error: Exception) -> None:
         self.failures += 1
         logger.error("sending alerts failed; trying again: %s", trace(error))
-        for flight in list(self._flying):
-            alert, failed = flight.alert, 0
-            for row in rows[np.isin(rows, flight.rows) & self.ready[rows] & ~self.paused[rows]].tolist():
-                if not self.may_see(row, alert) or not _is_owed(alert, row, self.filter_of(row)):
-                    continue
-                self._owed[row] &= ~flight.bit
-                try:
-                    self._send_one(row, alert)
-                except Exception as again:
-                    if not failed:
-                        logger.error("sending an alert to one recipient failed; trying again: %s", trace(again))
-                    self.failures += 1
-                    failed += 1
-                    if failed == MOST_APART:  # rather the alert is odd than so many rows, so let it rest
-                        self._owed[flight.rows] &= ~flight.bit
-                        flight.rows, flight.next = flight.rows[:0], 0
-                        break
-            if failed:
-                self._send_again(alert, now)
-
-    def _send_one(self, row: int, alert: LiveAlert) -> None:
-        for part, texts in self._by_language(np.array([row], np.int32), [alert]):
-            [took] = self._recipients.take(part, [alert], texts)
-            if len(took):
-                alert.mark_sent(took)
-                self.sends += 1
-            else:
-                self.note_declined(row, alert)
 
     def _send_again(self, alert: LiveAlert, now: Now) -> None:
         """Have `sweep` send an alert again after a pause, to all rows that lack it then."""

@@ -25,6 +25,7 @@ the number of its socket. All calls come from one thread and no call interrupts 
 """
 
 import contextlib
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -39,6 +40,7 @@ from ..model import close_codes
 from ..model.alert import Entry, Revision, Untrusted
 from ..model.call import SeatState
 from ..model.close_codes import Close
+from ..model.errors import trace
 from ..model.languages import choice
 from ..wire.frames import PING, WIRES, Wire, encode
 from .delivery_flags import Rows
@@ -46,6 +48,8 @@ from .fanout import FanOut, Flight
 from .live_alerts import LiveAlert, LiveAlerts
 from .own_test_port import OwnTestMaker
 from .session import HEARTBEAT_S, Peer, Place, Rights
+
+logger = logging.getLogger(__name__)
 
 CALLS_SLICE = 64  # number of sessions to which one turn writes frames of calls, one by one: about 1 ms
 # A client is pinged when no byte has come from it for `heartbeat_s` plus QUIET_S, and its connection is dropped after
@@ -342,22 +346,39 @@ class Hub:
         ready, paused = self._fanout.ready, self._fanout.paused
         for row, calls in self._calls.take_noted(count):
             if ready[row] and not paused[row]:
-                self._send_frames(row, self._calls.frames(row, int(self._wire[row]), now, calls), now)
+                try:
+                    self._send_frames(row, self._calls.frames(row, int(self._wire[row]), now, calls), now)
+                except Exception as error:
+                    self._drop_after(error, [row])
 
     def take(self, rows: Rows, alerts: Sequence[LiveAlert], texts: Sequence[int]) -> Sequence[Rows]:
         """Write all of these alerts to each of these sessions, with one write for each session.
 
         Return, for each alert, all of the rows (sessions), because no session declines an alert.
 
-        The frames are joined once for each wire format in use, not once for each session. A failed write needs no
-        record: the connection is lost, and when its client reconnects, `holding` lists the revisions that it has.
+        The frames are joined once for each wire format in use, not once for each session, and all of them before the
+        first write. A failed write needs no record: the connection is lost, and when its client reconnects, `holding`
+        lists the revisions that it has.
         """
-        self._last_write[rows] = self._now.monotonic
         wires = self._wire[rows]
-        for number in [each for each, sessions in enumerate(self._sessions_by_wire) if sessions]:
-            frames = [alert.encoded(text, encode)[number] for alert, text in zip(alerts, texts, strict=True)]
-            self._write(rows[wires == number], b"".join(frames))
+        encoded = [alert.encoded(text, encode) for alert, text in zip(alerts, texts, strict=True)]
+        frames = [
+            (wires == number, b"".join([each[number] for each in encoded]))
+            for number, sessions in enumerate(self._sessions_by_wire)
+            if sessions
+        ]
+        self._last_write[rows] = self._now.monotonic
+        for which, frame in frames:
+            try:
+                self._write(rows[which], frame)
+            except Exception as error:  # perhaps some of them got the frame
+                self._drop_after(error, rows[which])
         return [rows] * len(alerts)
+
+    def drop(self, rows: Iterable[int]) -> None:
+        """End these sessions without a close frame. Their clients come back and are sent what they lack."""
+        for peer in self._peers_of(rows):
+            peer.abort()
 
     def by_age(self, rows: Rows) -> NDArray[np.int64]:
         """Return the indices that sort these sessions by their sockets' descriptors.
@@ -385,14 +406,19 @@ class Hub:
         # result is an error (a negative number), the transport gets the whole frame, then waits or finds the connection
         # broken.
         left, writes = np.flatnonzero(sent != len(frame)), self._writes
-        todo = zip(rows[left].tolist(), np.maximum(sent[left], 0).tolist(), strict=True)
-        while True:
+        for row, count in zip(rows[left].tolist(), np.maximum(sent[left], 0).tolist(), strict=True):
             try:
-                for row, count in todo:
-                    writes[row](frame[count:])
-            except RuntimeError:  # the transport is dead: `connection_lost` follows; `todo` goes on with the next row
-                continue
-            return
+                writes[row](frame[count:])
+            except RuntimeError:  # the transport is dead: `connection_lost` follows
+                pass
+            except Exception as error:
+                self._drop_after(error, [row])
+
+    def _drop_after(self, error: Exception, rows: Iterable[int]) -> None:
+        """Count an unexpected error of a write, and end the sessions that it concerns."""
+        self._fanout.failures += 1
+        logger.error("writing to a session failed; its connection is ended: %s", trace(error))
+        self.drop(rows)
 
     def oldest_flight(self, now: Now) -> float:
         """Return for how long the oldest alert that is still being sent has been waiting or under way, in seconds.

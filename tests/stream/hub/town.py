@@ -24,6 +24,11 @@ class Subscriber(FakePeer):
         super().write(data)
         self.town.order.append(self.name)
 
+    def abort(self):
+        """Leave the hub, as a real connection does."""
+        super().abort()
+        self.town.hub.leave(self.row)
+
     def received(self):
         """Return the messages since the last call: "a-1/2" is a revision, "-a-1/3" a cancel; others are types."""
         return [_short(message) for message in self.take()]
