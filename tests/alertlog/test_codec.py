@@ -17,7 +17,7 @@ OLDER_MEMBERS = {
     *("kind", "id", "revision", "source", "issued_at", "terms", "category", "headline", "description"),
     *("severity", "status", "occurred_at", "expires_at", "area", "approval", "rules"),
 }
-ODD = (None, -1, 2**63, 1e300, b"bytes", [b"bytes"], {1: b"x"}, True, "text", [], {}, msgpack.Timestamp(1, 0))
+ODD = (None, -1, 2**63, 1e300, float("nan"), b"bytes", [b"bytes"], {1: b"x"}, True, "text", [], {}, msgpack.Timestamp(1, 0))
 
 
 def entries_that_are_odd():
@@ -114,6 +114,16 @@ def test_polygon_with_unsupported_coordinates_is_decoded_as_unknown_shape(coordi
     shape = {"type": "Polygon", "coordinates": coordinates}
     entry = codec.decode(msgpack.packb(fields | {"area": [shape]}), "a-1", 1, NOON_MS)
     assert entry.alert.area == (OtherShape(shape),)
+
+
+@pytest.mark.parametrize("value", [b"\xff", float("nan"), 1e308, {7: b"x"}], ids=repr)
+def test_unknown_member_of_circle_or_polygon_is_neither_refused_nor_sent(value):
+    """Only the shape's known members are sent (LogG3). Shapes of other types are sent whole, so they are refused."""
+    polygon = Polygon(((0, 0), (1, 0), (1, 1), (0, 0)), 20.0)
+    plain = a_revision(area=(*a_revision().alert.area, polygon))
+    fields = msgpack.unpackb(codec.encode(plain))
+    fields["area"] = [shape | {"later": value} for shape in fields["area"]]
+    assert codec.decode(msgpack.packb(fields), "a-1", 1, NOON_MS) == plain
 
 
 def test_official_warning_is_decoded_with_all_languages():

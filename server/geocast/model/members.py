@@ -105,7 +105,6 @@ def to_shape(members: Mapping[str, Any]) -> Shape:
 
     Raise KeyError, TypeError or ValueError if the shape can't be sent to clients.
     """
-    json.dumps(members, allow_nan=False)  # raises an error if a client couldn't be sent the members as JSON
     if text(members["type"]) == "circle":
         return Circle(
             _within(members["lat"], -90, 90),
@@ -115,6 +114,7 @@ def to_shape(members: Mapping[str, Any]) -> Shape:
     if members["type"] == "Polygon" and _is_one_ring(members["coordinates"]):
         ring = tuple((_within(lng, -180, 180), _within(lat, -90, 90)) for lng, lat in members["coordinates"][0])
         return Polygon(ring, _within(members.get("buffer_m", 0), 0, _MOST_M))
+    json.dumps(members, allow_nan=False)  # raises an error if JSON can't have the members, all of which are sent
     return OtherShape(members)
 
 
