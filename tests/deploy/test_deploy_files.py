@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "docs" / "deploy"
 UNITS = sorted(DEPLOY.glob("*.service"))
 SERVICES = yaml.safe_load((ROOT / "compose.yaml").read_text("utf-8"))["services"]
+READERS = ("push", "relay", "ledger")
 ONCE = {"secrets", "first-alert"}  # the services that end by themselves
 
 
@@ -24,6 +25,20 @@ def test_composed_processes_that_read_the_log_have_the_policy_of_the_node():
     """The policy decides which entries are trusted, so all of them have to have the same one."""
     policy = SERVICES["node"]["environment"]["GEOCAST_POLICY"]
     assert {SERVICES[name]["environment"].get("GEOCAST_POLICY") for name in ("push", "relay")} == {policy}
+
+
+@pytest.mark.parametrize("command", READERS)
+def test_reader_of_log_comes_up_by_itself_however_late_a_node_makes_the_log(command):
+    """While there is no log, it exits with status 2, and is started again."""
+    [unit] = [each for each in UNITS if f"/geocast {command} " in each.read_text("utf-8")]
+    settings = dict(line.split("=", 1) for line in unit.read_text("utf-8").splitlines() if re.match(r"[A-Z]\w+=", line))
+    assert settings["Restart"] == "always"
+    assert settings["StartLimitIntervalSec"] == "0"
+    assert "RestartPreventExitStatus" not in settings
+    for manifest in (DEPLOY / "kubernetes" / command).glob("*.yaml"):
+        for document in filter(None, yaml.safe_load_all(manifest.read_text("utf-8"))):
+            pod = document.get("spec", {}).get("template", {}).get("spec", {})
+            assert pod.get("restartPolicy", "Always") == "Always"
 
 
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
