@@ -181,9 +181,21 @@ async def test_url_that_answers_again_is_requested_like_others(server, monkeypat
     assert not queues.is_slow(server.host, server.url("/a"))
 
 
-async def test_all_answers_together_have_a_limit_and_the_oldest_are_given_up(server, monkeypatch):
+async def test_large_answers_at_once_wait_for_each_other_and_all_are_read(server, monkeypatch):
+    """Honest servers that send quickly lose nothing, and waiting is not part of the time limit (rule FE3)."""
+    monkeypatch.setattr(http_client, "MAX_HELD_BYTES", MIB)
+    monkeypatch.setattr(http_client, "OLDEST_S", 60.0)
+    paths = [f"/{number}" for number in range(8)]
+    server.pages |= dict.fromkeys(paths, Page(bytes(2 * MIB)))
+    queues = HostQueues()
+    assert await together(server, queues, *paths) == [""] * 8
+    assert (queues._held, queues._complete) == (0, 0)
+
+
+async def test_all_answers_together_have_a_limit_and_the_oldest_is_given_up_if_it_hangs(server, monkeypatch):
     """Strangers who send slowly can't fill the memory, and an answer that is used no more does not count (FE3)."""
     monkeypatch.setattr(http_client, "MAX_HELD_BYTES", 3 * MIB)
+    monkeypatch.setattr(http_client, "OLDEST_S", 0.0)
     server.pages["/slow"] = Page(bytes(2 * MIB), then=HANG)
     server.pages["/big"] = Page(bytes(2 * MIB))
     queues, arrived = HostQueues(), asyncio.Event()

@@ -32,6 +32,7 @@ MAX_REDIRECTS = 3
 AT_ONCE = 4  # the most requests to one host at a time
 MAX_SLOW = 1_000  # the most URLs of a host that are remembered because they timed out
 MAX_HELD_BYTES, SMALL_BYTES = 32 * 1024 * 1024, 64 * 1024  # of all answers together; of one that is always accepted
+OLDEST_S = 2.0  # how long the oldest answer under way may take while others wait for its room
 MAX_LINK = 2_000  # the most characters of a link
 KEPT_S = 120.0  # how long an idle connection is kept
 _PER_ADDRESS_S = 10.0
@@ -77,14 +78,15 @@ class Fetched:
 class HostQueues:
     """The requests of all feeds: AT_ONCE for each host, of which URLs that timed out share one.
 
-    All answers together have at most MAX_HELD_BYTES, apart from small ones. Answers wait for room, and if only answers
-    under way take all of it, the request that has taken the longest is given up.
+    All answers together have at most MAX_HELD_BYTES, apart from small ones. Answers wait for room, which does not count
+    as time of their requests. If only answers under way take all of it, the oldest goes on, for at most OLDEST_S.
     """
 
     def __init__(self) -> None:
         self._hosts: defaultdict[str, _Host] = defaultdict(_Host)
-        self._sizes: dict[asyncio.Timeout, int] = {}  # of the answers under way, the oldest first
-        self._held = 0
+        self._sizes: dict[asyncio.Timeout, int] = {}  # of the answers under way that are not small, the oldest first
+        self._held = self._complete = 0
+        self._oldest: tuple[asyncio.Timeout | None, float] = (None, 0.0)  # and until when it may go on
         self._released = asyncio.Event()
 
     def is_slow(self, host: str, url: str) -> bool:
@@ -107,35 +109,52 @@ class HostQueues:
             of.slow.pop(url, None)
 
     def grow(self, limit: asyncio.Timeout, size: int) -> None:
-        """Take note that the answer of a request with this time limit has now this size."""
+        """Take note that the answer of a request with this time limit is not small, and has now this size."""
         self._held += size - self._sizes.get(limit, 0)
         self._sizes[limit] = size
 
     async def room(self, limit: asyncio.Timeout) -> None:
-        """Wait until an answer that is not small may grow.
+        """Wait until an answer that is not small may grow."""
+        if not self._is_full(limit):
+            return
+        now = asyncio.get_running_loop().time
+        left_s = (limit.when() or 0.0) - now()
+        limit.reschedule(None)
+        while self._is_full(limit):
+            wait_s = None
+            if not self._complete:
+                oldest = next(iter(self._sizes))
+                if oldest is limit:
+                    break
+                if oldest is not self._oldest[0]:
+                    self._oldest = oldest, now() + OLDEST_S
+                wait_s = self._oldest[1] - now()
+                if wait_s <= 0:
+                    self.end(oldest)
+                    oldest.reschedule(now())
+                    continue
+            self._released.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await self._released.wait()
+        limit.reschedule(now() + left_s)
 
-        If only answers under way take all of the room, give up the oldest.
-        """
-        while self._held > max(MAX_HELD_BYTES, self._sizes.get(limit, 0)):
-            if self._held == sum(self._sizes.values()):
-                oldest = next((each for each, size in self._sizes.items() if size > SMALL_BYTES), limit)
-                self.end(oldest)
-                oldest.reschedule(asyncio.get_running_loop().time())
-                await asyncio.sleep(0)
-            else:
-                self._released.clear()
-                await self._released.wait()
+    def _is_full(self, limit: asyncio.Timeout) -> bool:
+        return self._held > max(MAX_HELD_BYTES, self._sizes.get(limit, 0))
 
     def keep(self, limit: asyncio.Timeout, answer: Fetched) -> None:
         """Count a complete answer until nobody uses it any more."""
-        weakref.finalize(answer, self._release, self._sizes.pop(limit, 0))
+        size = self._sizes.pop(limit, 0)
+        self._complete += size
+        weakref.finalize(answer, self._release, size, size)
 
     def end(self, limit: asyncio.Timeout) -> None:
         """Stop counting the answer of a request that has ended."""
         self._release(self._sizes.pop(limit, 0))
 
-    def _release(self, size: int) -> None:
+    def _release(self, size: int, complete: int = 0) -> None:
         self._held -= size
+        self._complete -= complete
         self._released.set()
 
 
@@ -249,7 +268,8 @@ class FeedClient:
                 except zlib.error:
                     raise FetchFailed("broken-answer") from None
                 rest = b"" if unpack is None else unpack.unconsumed_tail
-                self._queues.grow(limit, len(body))
+                if len(body) > SMALL_BYTES:
+                    self._queues.grow(limit, len(body))
                 if len(body) > max_bytes:
                     raise FetchFailed("too-long")
         if unpack is not None:
