@@ -106,3 +106,19 @@ def test_place_of_a_responder_who_rests_is_not_narrowed_by_any_number_of_calls(n
                 left = [each for each in left if not is_within(each, centre)]
         assert left == places, f"{len(left)} of {len(places)} places are left"
         resting.barrier(here(spot))
+
+
+def test_each_probe_that_counts_a_lone_responder_calls_that_responder(node: Node):
+    """Whoever narrows the place of somebody on duty by what is counted calls that person in the open (DP30)."""
+    spot, dice = ground(), random.Random(3)
+    attacker = Attacker(node)
+    counted = list[bool]()
+    with Responder(node, "r-1", here(spot)) as alone, Responder(node, "r-2") as witness:
+        for _ in range(PROBES):
+            centre = (spot[0] + dice.uniform(-8e-3, 8e-3), spot[1] + dice.uniform(-8e-3, 8e-3))
+            counted.append(attacker.learns(centre, witness)["rung"] == 2)
+            if counted[-1]:
+                assert alone.take("call")["call"]["source"] == "cad-3"
+                alone.take("standdown")
+            alone.barrier(here(spot))
+    assert set(counted) == {True, False}
