@@ -42,6 +42,8 @@ MAX_REQUESTS = 500  # number of requests under way at once
 STRANGERS = None  # stands for the sender of a request until the sender is known
 PREFLIGHT_S = 600  # how long a browser may cache the answer to a preflight request
 OFFER = "/v1/push"
+DEVICES = "/v1/devices"
+_WRONG_DOOR = "Only devices register at this port. The stream and the api of a node have ports of their own."
 
 
 def requests_of(share: float) -> Shares:
@@ -120,11 +122,11 @@ def make_app(calls: DevicesContext) -> ASGIApp:
     app = Starlette(
         routes=[
             Route(OFFER, offer),
-            Route("/v1/devices", forget, methods=["DELETE"]),
-            Route("/v1/devices/{device_id}", register, methods=["PUT"]),
-            Route("/v1/devices/{device_id}", forget, methods=["DELETE"]),
-            Route("/v1/devices/{device_id}", show),
-            Route("/v1/devices/{device_id}/subscription", readdress, methods=["PUT"]),
+            Route(DEVICES, forget, methods=["DELETE"]),
+            Route(DEVICES + "/{device_id}", register, methods=["PUT"]),
+            Route(DEVICES + "/{device_id}", forget, methods=["DELETE"]),
+            Route(DEVICES + "/{device_id}", show),
+            Route(DEVICES + "/{device_id}/subscription", readdress, methods=["PUT"]),
         ],
         exception_handlers=dict.fromkeys((Problem, StoreUnavailable, HTTPException, Exception), problem),
     )
@@ -193,6 +195,8 @@ class _Gate:
         try:
             if self.calls.drain.begun:
                 raise Problem.later(problems.DRAINING, RETRY_AFTER_S)
+            if not f"{scope['path']}/".startswith((f"{OFFER}/", f"{DEVICES}/")):
+                raise Problem(problems.NOT_FOUND, _WRONG_DOOR)
             if scope["query_string"]:
                 raise Problem(problems.BAD_REQUEST, "Nothing here takes a query.")
             if origin is not None and origin not in self.calls.origins:
@@ -211,7 +215,7 @@ class _Gate:
         Raise Problem (401) if the check fails, and StoreUnavailable if the device store can't be used.
         """
         calls, token = self.calls, bearer(scope)
-        device_id, _, rest = scope["path"].removeprefix("/v1/devices/").partition("/")
+        device_id, _, rest = scope["path"].removeprefix(f"{DEVICES}/").partition("/")
         if rest == "subscription":
             device = scope["device"] = await calls.taking().knowing(device_id, token)
             if device is None:

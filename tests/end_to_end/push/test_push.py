@@ -2,6 +2,7 @@
 
 import json
 import re
+import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from end_to_end.kit.push import Push, cell
 from end_to_end.kit.responders import POLICY
 from end_to_end.kit.times import stamp, wait_until
 from end_to_end.kit.tls import Certificate
+from end_to_end.kit.wire import PATIENCE
 from support.command import ended
 from support.ports import free_ports
 from support.push_service import HANG, LONG_HEAD, RESET, PushService
@@ -338,6 +340,31 @@ def test_registration_survives_a_restart_and_only_its_owner_can_read_it(node: No
     assert push.api.get(path, headers=mine).status_code == 200
     assert push.api.delete(path, headers=mine).status_code == 204
     assert push.api.get(path, headers=mine).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("GET", "/v1/stream"), ("POST", "/v1/stream"), ("GET", "/v1/stream?token=x"), ("POST", "/v1/alerts")],
+)
+def test_request_for_another_listener_is_told_what_the_port_is_for(push: Push, method: str, path: str):
+    """A client that took the wrong port needs no token to learn it, and may offer an upgrade (H10)."""
+    headers = {"Connection": "Upgrade", "Upgrade": "websocket"} if method == "GET" else {}
+    answer = push.api.request(method, path, headers=headers)
+    assert (answer.status_code, answer.json()["type"]) == (404, "/problems/not-found")
+    assert "Only devices register at this port" in answer.json()["detail"]
+
+
+def test_input_that_is_not_http_is_refused_and_a_wrong_method_is_told_the_right_ones(push: Push):
+    """The bytes are the beginning of a TLS connection, and then HTTP/2's preface (BA1c)."""
+    tls, http2 = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+    for noise, status in ((tls, b"400"), (http2, b"404")):
+        with socket.create_connection(("127.0.0.1", push.port), timeout=PATIENCE) as raw:
+            raw.sendall(noise)
+            assert raw.recv(65536).startswith(b"HTTP/1.1 " + status)
+    answer = push.api.post("/v1/push")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "GET, HEAD")
+    answer = push.api.post("/v1/devices", headers=bearer(push.token()))
+    assert (answer.status_code, answer.headers["allow"]) == (405, "DELETE")
 
 
 def test_reload_forgets_devices_of_revoked_tokens_and_removed_keys(node: Node, push: Push, service: PushService):
