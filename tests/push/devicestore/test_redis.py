@@ -8,6 +8,7 @@ import uuid
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
+import msgpack
 import pytest
 
 pytest.register_assert_rewrite("push.devicestore.contract")
@@ -27,7 +28,7 @@ from push.devicestore.contract import (  # noqa: E402 (asserts come first)
 from support.redis_server import RedisServer, needs_redis, sentinel_url, trio  # noqa: E402
 
 from geocast.model.errors import ConfigError, StoreUnavailable  # noqa: E402
-from geocast.push.devicestore import Change, PutResult, State, shard_of  # noqa: E402
+from geocast.push.devicestore import Change, Put, PutResult, State, shard_of  # noqa: E402
 from geocast.push.devicestore import redis as redis_devices  # noqa: E402
 from geocast.push.devicestore.redis import RedisDevices  # noqa: E402
 from geocast.push.encryption import Keyring, Record  # noqa: E402
@@ -81,7 +82,36 @@ async def test_odd_values_are_read_as_maybe_sent_and_as_a_device_that_no_key_ope
         device("a"),
         {digest("x"): line("a", "x", 0, State.MAYBE, 0), digest("y"): line("a", "y")},
     )
-    assert found[digest("b")][0].sealed == b""
+    damaged, lines = found[digest("b")]
+    assert (damaged.secret, damaged.sealed, lines) == (b"", b"\x93", {})
+    await store.stop()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [b"\x93", b"\xc1", b"", b"\x01", msgpack.packb([1, 2, 3, 4, 5]), msgpack.packb([{}, {}, {}, 4, "x"])],
+)
+async def test_damaged_device_can_be_replaced_by_itself_and_by_a_device_with_its_endpoint(shared, value):
+    """Its lines and its old secret are gone, and the index of its old endpoint harms nobody (DevS1, DevS4, DevS13)."""
+    store = RedisDevices(f"{shared.url}?prefix={uuid.uuid4().hex}")
+    await store.start()
+    await put(store, device("a"), device("b"))
+    await store.note([line("a", "x")])
+    with shared.client() as client:
+        for name in ("a", "b"):
+            client.hset(store._key(f"devices:{shard_of(digest(name))}"), digest(name), value)
+    damaged = (await store.find(digest("a")))[0]
+    again = device("a", endpoint="new", secret="fresh")
+    assert (await store.put(again, damaged)).result is PutResult.STORED
+    assert await store.find(digest("a")) == (again, [])
+    assert await store.knowing(device("a").secret) is None
+    assert await store.knowing(again.secret) == again
+    thief = device("c", endpoint="at-a")
+    assert await store.put(thief, None) == Put(PutResult.STORED)
+    assert (await store.find(digest("a")))[0] == again
+    successor = device("d", endpoint="at-b")
+    assert await store.put(successor, None) == Put(PutResult.STORED, (digest("b"),))
+    assert await store.find(digest("b")) is None
     await store.stop()
 
 

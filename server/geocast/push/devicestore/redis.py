@@ -130,7 +130,8 @@ class RedisDevices:
     async def knowing(self, secret: bytes) -> StoredDevice | None:
         """Return the device that has a secret with this SHA-256, or None if there is no such device."""
         [device] = await self._ask(("HGET", self._key("secrets"), secret))
-        return next(iter(await self._stored([device])), None) if device is not None else None
+        found = await self._stored([device]) if device is not None else []
+        return next((each for each in found if each.secret == secret), None)
 
     async def owned(self, owner: bytes) -> Sequence[StoredDevice]:
         """Return all devices that belong to the owner with this digest."""
@@ -361,15 +362,19 @@ def _unavailable() -> Iterator[None]:
 
 
 def _value(device: StoredDevice) -> bytes:
+    """Return the stored form of a device, or of one that is damaged just what is stored."""
+    if not device.secret:
+        return device.sealed
     value: bytes = msgpack.packb(device[1:], use_bin_type=False)  # Lua's MessagePack has only one kind of string
     return value
 
 
 def _device(device: bytes, value: bytes) -> StoredDevice:
-    try:
-        return StoredDevice(device, *msgpack.unpackb(value, raw=True))
-    except (TypeError, ValueError, msgpack.UnpackException):
-        return StoredDevice(device, b"", b"", b"", 0, b"")  # no key opens it (DevS13)
+    with contextlib.suppress(TypeError, ValueError, msgpack.UnpackException):
+        stored = StoredDevice(device, *msgpack.unpackb(value, raw=True))
+        if _value(stored) == value:
+            return stored
+    return StoredDevice(device, b"", b"", b"", 0, value)  # damaged: no key opens it (DevS13), and `put` replaces it
 
 
 def _packed(line: DeliveryRecord) -> bytes:

@@ -86,6 +86,16 @@ local function stored(device)
   return redis.call('HGET', PREFIX .. 'devices:' .. shard_of(device), device)
 end
 
+-- Return the fields of a stored value; none if there is no value or it is damaged (DevS13).
+local function fields_of(value)
+  local is_read, there = pcall(cmsgpack.unpack, value or '')
+  if not is_read or type(there) ~= 'table' then return {} end
+  for at, kind in ipairs({'string', 'string', 'string', 'number', 'string'}) do
+    if type(there[at]) ~= kind then return {} end
+  end
+  return there
+end
+
 -- Store the list of an owner's devices. An empty list is removed.
 local function set_owned(owner, devices)
   if #devices == 0 then
@@ -111,8 +121,9 @@ local function announce(writer, device, what)
   redis.call('XADD', CHANGES, 'MAXLEN', '~', KEPT, id, 'w', writer, 'd', device, 'n', what)
 end
 
--- Remove a device from all indexes.
+-- Remove a device from all indexes. Where they have the device of a damaged value is not known.
 local function unindex(device, there)
+  if not there[1] then return end
   if redis.call('HGET', ENDPOINTS, there[2]) == device then redis.call('HDEL', ENDPOINTS, there[2]) end
   if redis.call('HGET', SECRETS, there[3]) == device then redis.call('HDEL', SECRETS, there[3]) end
   set_owned(there[1], owned_by(there[1], device))
@@ -121,7 +132,7 @@ end
 -- Forget a stored device and its lines, and announce that.
 local function forget(writer, device)
   local shard = shard_of(device)
-  unindex(device, cmsgpack.unpack(stored(device)))
+  unindex(device, fields_of(stored(device)))
   redis.call('HDEL', PREFIX .. 'devices:' .. shard, device)
   for _, alert in ipairs(redis.call('ZRANGE', PREFIX .. 'alerts:' .. shard, 0, -1)) do
     redis.call('HDEL', told_of(shard, alert), device)
@@ -131,8 +142,8 @@ end
 
 -- Store a device and its indexes. Its lines stay.
 local function put(device, value)
-  local before, there = stored(device), cmsgpack.unpack(value)
-  if before then unindex(device, cmsgpack.unpack(before)) end
+  local there = cmsgpack.unpack(value)
+  unindex(device, fields_of(stored(device)))
   redis.call('HSET', PREFIX .. 'devices:' .. shard_of(device), device, value)
   redis.call('HSET', ENDPOINTS, there[2], device)
   redis.call('HSET', SECRETS, there[3], device)

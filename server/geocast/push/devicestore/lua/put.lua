@@ -18,13 +18,13 @@ end
 if (before or '') ~= was then return answer('changed', {}) end
 local other = redis.call('HGET', ENDPOINTS, there[2])
 local replaced = {}
-if other and other ~= device then replaced = {other} end
+if other and other ~= device and (fields_of(stored(other))[2] or there[2]) == there[2] then replaced = {other} end
 if not before and owned then
   if #owned_by(there[1], replaced[1]) >= owned then return answer('too many', {}) end
   if redis.call('HLEN', ENDPOINTS) - #replaced >= all then return answer('full', {}) end
 end
 if replaced[1] then forget(writer, replaced[1]) end
-if before and cmsgpack.unpack(before)[3] ~= there[3] then forget(writer, device) end
+if before and fields_of(before)[3] ~= there[3] then forget(writer, device) end
 put(device, value)
 for at = 8, #ARGV, 3 do set_line(shard_of(device), device, ARGV[at], ARGV[at + 1], ARGV[at + 2]) end
 announce(writer, device, what)

@@ -8,10 +8,10 @@
 local refused, answer = {}, {}
 for at = 1, #ARGV, 3 do
   local device, known = ARGV[at + 1], cmsgpack.unpack(ARGV[at + 2])
-  local value, other = stored(device), redis.call('HGET', ENDPOINTS, known[2])
+  local other = redis.call('HGET', ENDPOINTS, known[2])
   if tonumber(ARGV[at]) < lease_of(shard_of(device)) then
     refused[shard_of(device)] = true
-  elseif (not other or other == device) and (not value or cmsgpack.unpack(value)[4] <= known[4]) then
+  elseif (not other or other == device) and (fields_of(stored(device))[4] or 0) <= known[4] then
     put(device, ARGV[at + 2])
   end
 end
