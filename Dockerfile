@@ -15,6 +15,7 @@ RUN --mount=type=cache,target=/var/cache/pip \
 COPY pyproject.toml README.md LICENSE ./
 COPY requirements/commit_hook.py requirements/
 COPY server server
+COPY client_demo/python client_demo/python
 ARG COMMIT=
 RUN COMMIT=${COMMIT} /build/bin/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir /wheels . \
  && /build/bin/pip --python /opt/geocast/bin/python install --quiet --no-deps /wheels/*.whl

@@ -15,12 +15,13 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote
 
-import httpx
-
 from .wire import is_loopback
+
+if TYPE_CHECKING:
+    import httpx
 
 ANSWER_S = 10.0
 MAX_RETRY_AFTER_S = 3600.0
@@ -99,10 +100,12 @@ class ApiClient:
         *,
         patience_s: float = 60.0,
         on_retry: Callable[[str], object] = lambda _why: None,
-        transport: httpx.AsyncBaseTransport | None = None,
+        transport: "httpx.AsyncBaseTransport | None" = None,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        import httpx  # not above: a program that only listens can do without it
+
         self._url, self._patience_s, self._sleep, self._clock = url, patience_s, sleep, clock
         self._on_retry = on_retry
         self._http = httpx.AsyncClient(
@@ -130,7 +133,7 @@ class ApiClient:
     async def _call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Answer:
         return json_of(await self._answer(method, path, body))
 
-    async def _answer(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> httpx.Response:
+    async def _answer(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> "httpx.Response":
         content = None if body is None else json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
         headers = {} if content is None else {"Content-Type": "application/json"}
         give_up_at = self._clock() + self._patience_s
@@ -147,12 +150,14 @@ class ApiClient:
             await self._sleep(pause_s)
             wait_s = min(LAST_WAIT_S, 2 * wait_s)
 
-    async def _try(self, request: httpx.Request) -> tuple[httpx.Response | None, str, float]:
+    async def _try(self, request: "httpx.Request") -> "tuple[httpx.Response | None, str, float]":
         """Send a request once. Return the answer, or None if the request has to be repeated.
 
         In the second case, also return the cause in words, and the seconds that the server's `Retry-After` asks for (0
         without one). Raise Refused if the server refuses the request.
         """
+        import httpx
+
         try:
             response = await self._http.send(request)
         except httpx.TransportError as error:
@@ -165,7 +170,7 @@ class ApiClient:
         return None, str(refused), _wait(response)
 
 
-def _wait(response: httpx.Response) -> float:
+def _wait(response: "httpx.Response") -> float:
     return retry_after_s(response.headers.get("Retry-After"))
 
 
@@ -174,7 +179,7 @@ def in_path(own_id: str) -> str:
     return quote(own_id, safe="")
 
 
-def json_of(response: httpx.Response) -> Answer:
+def json_of(response: "httpx.Response") -> Answer:
     """Return the body of a response as a dict.
 
     If the body is not a JSON object (but, for example, an error page of a proxy), return a dict with the HTTP status.

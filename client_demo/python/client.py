@@ -33,7 +33,7 @@ import secrets
 import ssl
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import (
@@ -48,7 +48,6 @@ from websockets.typing import Subprotocol
 from .api import retry_after_s
 from .base64url import decoded
 from .calls import CallChange, CallKind, Calls, State
-from .feed import PublicFeed
 from .geo import Place, away_m
 from .holdings import MAX_HOLDING, MAX_REVISION, ODD, SHOWN, Change, Holdings
 from .link import PONG_S, ClientError, Link, RequestRefused, first_to_end
@@ -56,6 +55,9 @@ from .reconnect import NO_CLOSE_FRAME, After, Backoff, after_close, after_refusa
 from .times import own_ms, parse_time, wall_ms
 from .verify import Untrusted, Verifier
 from .wire import WIRES, Message, WireName, is_loopback
+
+if TYPE_CHECKING:
+    from .feed import PublicFeed
 
 __all__ = ["Client", "ClientError", "RequestRefused"]
 
@@ -182,11 +184,13 @@ class Client:
         self._is_failing, self._has_fallen, self._is_connected = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._is_following = False
 
-    def _feed_of(self, url: str | None, every_s: float, draw: Callable[[], float]) -> PublicFeed | None:
+    def _feed_of(self, url: str | None, every_s: float, draw: Callable[[], float]) -> "PublicFeed | None":
         if self._source == "socket":
             return None
         if self._source not in ("feed", "auto") or url is None or self._verify is not None:
             raise ValueError('source: "socket"; or "feed" or "auto", with the URL of a feed and without verify')
+        from .feed import PublicFeed  # needs httpx
+
         return PublicFeed(url, every_s, draw, self._heard_feed, self._on_status)
 
     # ---- methods for the caller ----------------------------------------------------------------------------
@@ -366,16 +370,19 @@ class Client:
             )
 
     async def _session(self) -> Ending:
-        socket = await connect(
-            self._url,
-            subprotocols=[Subprotocol(self._wire.subprotocol)],
-            compression=None,
-            ping_interval=None,  # `Link` sends the pings, at the interval that the server asks for
-            open_timeout=HANDSHAKE_S,
-            close_timeout=2.0,
-            proxy=None if is_loopback(self._url) else True,
-            **self._tls,
-        )
+        try:
+            socket = await connect(
+                self._url,
+                subprotocols=[Subprotocol(self._wire.subprotocol)],
+                compression=None,
+                ping_interval=None,  # `Link` sends the pings, at the interval that the server asks for
+                open_timeout=HANDSHAKE_S,
+                close_timeout=2.0,
+                proxy=None if is_loopback(self._url) else True,
+                **self._tls,
+            )
+        except ValueError as error:  # a port or a host that is none
+            raise InvalidURI(self._url, str(error)) from None
         try:
             return await self._talk(socket)
         finally:
@@ -498,7 +505,7 @@ class Client:
             self._is_following = True
             self._has_fallen.set()
 
-    async def _fall_back(self, feed: PublicFeed) -> None:
+    async def _fall_back(self, feed: "PublicFeed") -> None:
         """Follow the feed whenever there is no connection for too long (Rule 7). Never returns."""
         while True:
             await self._is_failing.wait()

@@ -1,10 +1,8 @@
 """The review desk's side of the protocol: publish, revise, cancel, get and list alerts over HTTP."""
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
-
-import httpx
 
 from .api import (
     MAX_RETRY_AFTER_S,
@@ -17,6 +15,9 @@ from .api import (
     json_of,
     retry_after_s,
 )
+
+if TYPE_CHECKING:
+    import httpx
 
 __all__ = [
     "MAX_RETRY_AFTER_S",
@@ -79,7 +80,7 @@ class Publisher(ApiClient):
         return list(found.values())
 
 
-def _next_page(response: httpx.Response) -> str | None:
+def _next_page(response: "httpx.Response") -> str | None:
     """Return the path and query of the next page, from the header `Link: <…>; rel="next"` (RFC 8288).
 
     The host in the header is ignored, so that no answer can make the client send its token elsewhere.

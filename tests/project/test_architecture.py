@@ -239,15 +239,16 @@ def test_only_module_run_node_imports_an_implementation_of_the_alert_log():
 
 @pytest.mark.parametrize("library", ["starlette", "uvicorn", "websockets"])
 def test_only_packages_for_network_io_import_web_frameworks(library):
-    """`wire.frames` uses the frame format of websockets, but no connection; `run.listen` is a client."""
+    """`wire.frames` uses the frame format of websockets, but no connection."""
     users = {module for module in MODULES if library in imported(module)[1]}
     http = {module for module in MODULES if module.startswith("api.")} | {"feed.routes", "push.routes"}
-    allowed = {"websockets": {"wire.frames", "stream.connection", "run.listen"}}.get(library, http)
+    allowed = {"websockets": {"wire.frames", "stream.connection"}}.get(library, http)
     assert users <= allowed
 
 
 def test_server_imports_no_other_folder_of_the_repository():
-    """ARCHITECTURE.md: server/geocast is the only package that is released."""
+    """ARCHITECTURE.md: `geocast listen` is the only one that uses the client, which is in the same package."""
+    assert {module for module in MODULES if "geocast_client" in imported(module)[1]} == {"cli.listen"}
     for module in MODULES:
         assert not imported(module)[1] & {"client_demo", "bench", "tests", "support"}
 

@@ -62,6 +62,9 @@ def test_sdist_contains_exactly_the_source_tree(dist):
     unpacked = dist / f"geocast-{geocast.__version__}"
     has = {str(path.relative_to(unpacked)) for path in unpacked.rglob("*") if path.is_file() and path.suffix != ".pyc"}
     has -= {"PKG-INFO", COMMIT_FILE}
+    linked = {name for name in has if name.startswith("server/geocast_client/")}  # a link in the source tree
+    assert {name.replace("server/geocast_client/", "client_demo/python/") for name in linked} <= has
+    has -= linked
     assert {"Makefile", "requirements/test.txt", "client_demo/web/package-lock.json", "docs/protocol.md"} <= has
     if not (ROOT / ".git").exists():
         return
@@ -103,6 +106,8 @@ def test_wheel_contains_all_files_and_runs_without_the_source_tree(dist, tmp_pat
         names = set(archive.namelist())
         archive.extractall(tmp_path)
     assert {name for name in here if "__pycache__" not in name} <= names
+    client = {f"geocast_client/{path.name}" for path in (ROOT / "client_demo" / "python").glob("*.py")}
+    assert {name for name in names if name.startswith("geocast_client/")} == client | {"geocast_client/py.typed"}
     assert "geocast/py.typed" in names
     assert f"geocast-{geocast.__version__}.dist-info/licenses/LICENSE" in names
     program = "import geocast, geocast.cli; print(geocast.__file__)"
@@ -119,9 +124,11 @@ def test_geocast_installed_from_the_wheel_into_an_empty_environment_names_versio
     head = built_in.read_text("ascii").strip() if (ROOT / ".git").exists() else ""
     shown = f"geocast, version {geocast.__version__}" + (f" (commit {head})" if head else "")
     assert run(tmp_path / "bin" / "geocast", "--version", cwd=tmp_path).strip() == shown
-    program = "import geocast; print(geocast.__file__)"
-    used = run(tmp_path / "bin" / "python", "-c", program, cwd=tmp_path).strip()
-    assert used == str(packages / "geocast" / "__init__.py")
+    program = "import geocast, geocast_client; print(geocast.__file__, geocast_client.__file__)"
+    used = run(tmp_path / "bin" / "python", "-c", program, cwd=tmp_path).split()
+    assert used == [str(packages / name / "__init__.py") for name in ("geocast", "geocast_client")]
+    listen = (tmp_path / "bin" / "geocast", "listen", "--lat", "1", "--lng", "2", "--url", "nonsense")
+    assert "nonsense isn't a valid URI" in ended(*listen, cwd=tmp_path).stderr
     (tmp_path / "link").symlink_to(tmp_path)  # as in docs/operations/upgrades.md
     assert run(tmp_path / "link" / "bin" / "geocast", "--version", cwd=tmp_path).strip() == shown
 
