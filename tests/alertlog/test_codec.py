@@ -17,7 +17,21 @@ OLDER_MEMBERS = {
     *("kind", "id", "revision", "source", "issued_at", "terms", "category", "headline", "description"),
     *("severity", "status", "occurred_at", "expires_at", "area", "approval", "rules"),
 }
-ODD = (None, -1, 2**63, 1e300, float("nan"), b"bytes", [b"bytes"], {1: b"x"}, True, "text", [], {}, msgpack.Timestamp(1, 0))
+ODD = (
+    None,
+    -1,
+    2**63,
+    1e300,
+    float("nan"),
+    b"bytes",
+    [b"bytes"],
+    {1: b"x"},
+    True,
+    "text",
+    [],
+    {},
+    msgpack.Timestamp(1, 0),
+)
 
 
 def entries_that_are_odd():
