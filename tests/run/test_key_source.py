@@ -7,6 +7,7 @@ import asyncio
 
 import pytest
 
+from geocast import tasks
 from geocast.config import parse_key_url
 from geocast.model.errors import ConfigError
 from geocast.run import key_source
@@ -57,10 +58,9 @@ def play(monkeypatch):
     def playing(scene, **options):
         async def main():
             harness = KeySourceHarness(monkeypatch, **options)
-            running = asyncio.ensure_future(harness.source.run())
-            await turns()
-            await scene(harness)
-            running.cancel()
+            async with tasks.running(keys=harness.source.run):
+                await turns()
+                await scene(harness)
 
         asyncio.run(main())
 
@@ -136,7 +136,8 @@ def test_failed_fetch_of_the_keys_is_logged_once_and_tried_again(play, caplog, m
             while harness.fetches[-1].done():  # noqa: ASYNC110
                 await asyncio.sleep(0.001)
         await harness.answer(ValueError("a sec" + "ret"))
-        harness.source.fetch_now()
+        while harness.fetches[-1].done():  # noqa: ASYNC110 (the task starts again)
+            await asyncio.sleep(0.001)
         await harness.answer(b"second")
         assert harness.said == ["settled"] * 3 + [b"second"]
 
