@@ -52,6 +52,26 @@ def test_task_that_raises_is_logged_counted_and_started_again(caplog, error):
     assert "48.2" not in caplog.text
 
 
+def test_task_with_a_group_of_which_a_child_fails_starts_again(caplog):
+    """A task group of Python 3.11 cancels its own task then, and leaves it so; before, the task ended silently."""
+
+    async def main():
+        work, before = Flaky(1), tasks.failures.get("group", 0)
+
+        async def children():
+            async with asyncio.TaskGroup() as group:
+                group.create_task(asyncio.Event().wait())
+                group.create_task(work.run())
+
+        async with tasks.running(group=children):
+            async with asyncio.timeout(20):
+                await work.done.wait()
+        assert tasks.failures["group"] - before == 1
+
+    asyncio.run(main())
+    assert "task group failed: Odd" in caplog.text
+
+
 def test_task_that_returns_counts_as_failed(caplog):
     """A task of this kind has no end."""
 
@@ -125,10 +145,12 @@ def test_task_that_ignored_its_cancellation_is_cancelled_again(monkeypatch):
     """A node ends even if a library's `asyncio.wait_for` loses the cancellation of a task."""
     monkeypatch.setattr(tasks, "CANCEL_AGAIN_S", 0.0)
     lost = []
+    started = asyncio.Event()
 
     async def loses_one():
         while True:
             try:
+                started.set()
                 await asyncio.Event().wait()
             except asyncio.CancelledError:
                 if lost:
@@ -137,7 +159,7 @@ def test_task_that_ignored_its_cancellation_is_cancelled_again(monkeypatch):
 
     async def main():
         async with tasks.running(deaf=loses_one):
-            await asyncio.sleep(0)
+            await started.wait()
 
     asyncio.run(main())
     assert lost == ["one"]

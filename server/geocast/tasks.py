@@ -62,7 +62,8 @@ class _Task:
                 self._started_at = time.monotonic()
                 error: BaseException = RuntimeError("the task has returned")
                 try:
-                    await self._work()
+                    # In a task of its own: a task group that a child has ended leaves its task marked as cancelled.
+                    await asyncio.ensure_future(self._work())
                 except (Exception, asyncio.CancelledError) as raised:  # a library may raise CancelledError by itself
                     if task.cancelling():
                         raise
