@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 
 from geocast.feed import share
-from geocast.feed.share import STEP_S, Share
+from geocast.feed.share import SPARE_S, STEP_S, Share
 from geocast.model import problems
 from geocast.model.problems import Problem
 
@@ -37,7 +37,7 @@ class Time:
 async def test_flood_of_requests_takes_a_quarter_of_the_time_in_short_steps():
     """100 requests at once, each of which works for 20 ms."""
     time = Time()
-    at = Share(lambda: time.now, time.sleep)
+    at = Share(lambda: time.now, time.sleep, lambda: time.spent["work"])
 
     async def request():
         async with at.turn():
@@ -48,8 +48,27 @@ async def test_flood_of_requests_takes_a_quarter_of_the_time_in_short_steps():
     await asyncio.gather(*(request() for _ in range(100)))
     await at._rest()
     assert time.spent["work"] == pytest.approx(2.0)
-    assert time.spent["rest"] >= 3 * time.spent["work"] - 1e-6
+    assert time.spent["rest"] >= 3 * time.spent["work"] - SPARE_S - 1e-6
     assert time.longest <= STEP_S + 0.001 + 1e-6
+
+
+@pytest.mark.parametrize(("quiet_s", "rests_s"), [(2.0, 0.0), (0.4, 1.1), (0.0, 1.5)])
+async def test_request_needs_no_rests_as_far_as_the_time_before_was_quiet(quiet_s, rests_s):
+    """Half a second of work after half a second of work, with a quiet time between them."""
+    time = Time()
+    at = Share(lambda: time.now, time.sleep, lambda: time.spent["work"])
+
+    async def request():
+        before = time.spent["rest"]
+        async with at.turn():
+            for _ in range(500):
+                time.work(0.001)
+                await at.step()
+        return time.spent["rest"] - before
+
+    assert await request() == pytest.approx(0.0)
+    time.now += quiet_s
+    assert await request() == pytest.approx(rests_s, abs=0.02)
 
 
 async def test_request_that_would_wait_too_long_is_answered_503(monkeypatch):
@@ -73,7 +92,7 @@ async def test_request_that_takes_too_long_is_answered_503_and_the_next_has_its_
             await asyncio.Event().wait()
 
     with monkeypatch.context() as patched:
-        patched.setattr(share, "MOST_S", 0.01)
+        patched.setattr(share, "LONGEST_S", 0.01)
         with pytest.raises(Problem) as refused:
             await request()
     assert refused.value.type is problems.BUSY

@@ -1,11 +1,14 @@
 """A limit on the processor time that strangers' requests may take (rule FA7).
 
-Work is done in steps of at most STEP_S, one step at a time. After a step, no other begins for RESTS times as long, so
-that the process has three quarters of its time for everything else. Requests wait for their turn in order.
+Work is done in steps of at most STEP_S, one step at a time, and everything else has its turn between two steps. A step
+is paid for with a rest of RESTS times its length, so that the process has three quarters of its time for everything
+else. Up to SPARE_S of these rests are put off until later: a request in a quiet time is answered at once.
+Requests wait for their turn in order.
 """
 
 import asyncio
 import contextlib
+import math
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -16,7 +19,9 @@ from ..model.problems import Problem
 
 STEP_S = 0.003
 RESTS = 3
-MOST_S = 2.0  # how long a request may wait for its turn, and how long its turn may last
+SPARE_S = 1.5  # so half a second of work needs no rest, if nobody asked in the 2 s before
+MOST_S = 4.0  # how long a request may wait for its turn
+LONGEST_S = 8.0  # how long a turn may last: in a flood, 2 s of work
 
 
 class Share:
@@ -26,11 +31,14 @@ class Share:
         self,
         now: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        worked: Callable[[], float] = time.thread_time,
     ) -> None:
         self._now = now
         self._sleep = sleep
+        self._worked = worked  # on a busy machine less than the time that has passed
         self._turn = asyncio.Lock()
-        self._began = self._next = 0.0  # when the current step began; when the next one may begin (monotonic, seconds)
+        self._began = math.inf  # `worked` when the current step began
+        self._paid = 0.0  # when the rests of all steps will be over (monotonic, seconds)
 
     @contextlib.asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
@@ -43,7 +51,7 @@ class Share:
         except TimeoutError:
             raise busy from None
         try:
-            async with asyncio.timeout(MOST_S):
+            async with asyncio.timeout(LONGEST_S):
                 await self._rest()
                 yield
         except TimeoutError:
@@ -54,14 +62,15 @@ class Share:
 
     async def step(self) -> None:
         """Rest if the current step has lasted STEP_S. Call this at least after each millisecond of work."""
-        if self._now() - self._began >= STEP_S:
+        if self._worked() - self._began >= STEP_S:
             self._end()
             await self._rest()
 
     def _end(self) -> None:
-        now = self._now()
-        self._next = max(self._next, now + RESTS * (now - self._began))
+        work_s = max(0.0, self._worked() - self._began)
+        self._paid = max(self._paid, self._now() - work_s) + (1 + RESTS) * work_s
 
     async def _rest(self) -> None:
-        await self._sleep(max(0.0, self._next - self._now()))
-        self._began = self._now()
+        self._began = math.inf  # what others do meanwhile is not counted, even if this is cancelled
+        await self._sleep(max(0.0, self._paid - SPARE_S - self._now()))
+        self._began = self._worked()

@@ -63,7 +63,7 @@ def worlds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worlds]:
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda each: f"{each.name}-{each.rule}")
 def test_attack_does_not_affect_the_messages_of_well_behaved_clients(worlds: Worlds, attack: Attack):
-    """Alerts reach everybody inside and nobody else, and the attacker gains nothing (HD1 to HD19)."""
+    """Alerts reach everybody inside and nobody else, and the attacker gains nothing (HD1 to HD19, FA7)."""
     if attack.only_on and ON_REDIS:
         pytest.skip(f"an attack on a log in {attack.only_on}")
     seconds = max(SECONDS, attack.at_least_s)

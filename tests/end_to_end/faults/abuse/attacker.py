@@ -178,6 +178,24 @@ class Attacker:
             writer.transport.abort()
             self._writers.remove(writer)
 
+    async def ask_again(self, kind: str, port: int, request: Callable[[], bytes]) -> None:
+        """Send requests on one connection, each as soon as the last one is answered, and count the answers."""
+        try:
+            reader, writer = await asyncio.open_connection(LOCAL, port)
+            self._writers.append(writer)
+            async with asyncio.timeout(self._seconds + ANSWER_S):
+                while self.goes_on():
+                    self._requests += 1
+                    writer.write(request())
+                    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
+                    await reader.readexactly(int(head.partition("content-length: ")[2].split()[0]))
+                    status = head.split()[1]
+                    self.said[f"{kind} {status}"] += 1
+                    self.wrong["503 without Retry-After"] += int(status == "503" and "\r\nretry-after: " not in head)
+        except (TimeoutError, OSError, EOFError) as error:
+            self.said[f"{kind} {type(error).__name__}"] += 1
+            await asyncio.sleep(0.05)
+
     async def listen(
         self, token: str, *places: Json, on_message: Callable[[Listener, Json], None] = ignored, **hello: Any
     ) -> Listener | None:

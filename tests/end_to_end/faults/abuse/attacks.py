@@ -8,7 +8,7 @@ that keep the rules) notice the attack (`parties.py`, `tally.py`).
 import asyncio
 import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,8 +24,13 @@ from end_to_end.kit.push import cell
 from end_to_end.kit.times import stamp
 from end_to_end.kit.wire import frame, request_bytes, upgrade_headers
 from jwt.utils import base64url_decode
+from support.fakes import a_revision
 
 from client_demo.python.subscription import Subscription
+from geocast.alertlog.redis_streams import RedisStreamsLog
+from geocast.alertlog.sqlite import SqliteLog
+from geocast.model.alert import Approval, Entry, Polygon
+from geocast.model.call import CallEntry
 
 SMALL_ANSWER = 100_000  # bytes; a list of 100 violations is always shorter
 
@@ -97,6 +102,18 @@ def reviewers(target: Target) -> list[Reviewer]:
     return [Reviewer(each["sub"], each["kid"], key(each)) for each in target.reviewers]
 
 
+async def write(it: Attacker, entries: Iterable[Entry]) -> None:
+    """Append entries to the log, as somebody does who can write to it."""
+    url = it.target.log
+    log = SqliteLog(Path(url.removeprefix("sqlite:"))) if url.startswith("sqlite") else RedisStreamsLog(url)
+    await log.start()
+    try:
+        for stored in await asyncio.gather(*map(log.append, entries)):
+            it.said[f"stored {stored}"] += 1
+    finally:
+        await log.stop()
+
+
 async def register(it: Attacker, sub: str, number: int, url: str, where: Point) -> None:
     """Register a push device with an endpoint chosen by the attacker."""
     body = {"subscription": Subscription(url).to_map(), "places": [{"cell": cell(where)}]}
@@ -145,20 +162,14 @@ async def two_issuers(it: Attacker) -> None:
 
 async def rubbish_call(it: Attacker) -> None:
     """Append call entries to the log that no key decrypts."""
-    from geocast.alertlog.redis_streams import RedisStreamsLog
-    from geocast.alertlog.sqlite import SqliteLog
-    from geocast.model.call import CallEntry
-
-    url = it.target.log
-    log = SqliteLog(Path(url.removeprefix("sqlite:"))) if url.startswith("sqlite") else RedisStreamsLog(url)
     ends_at = int(time.time() * 1_000) + 7_200_000
-    await log.start()
-    try:
-        for number in range(20):
-            entry = CallEntry(f"evil-{it.seed}-{number}", 1, ends_at, "call", it.dice.randbytes(40), b"\0" * 80)
-            it.said[f"stored {await log.append(entry)}"] += 1
-    finally:
-        await log.stop()
+    await write(
+        it,
+        [
+            CallEntry(f"evil-{it.seed}-{number}", 1, ends_at, "call", it.dice.randbytes(40), b"\0" * 80)
+            for number in range(20)
+        ],
+    )
 
     async def ready(_: int) -> None:
         answer = await it.ask("readyz", "GET", f"{it.api}/readyz")
@@ -246,6 +257,32 @@ async def feed_reads(it: Attacker) -> None:
         await it.ask("feed", "GET", f"{it.feed}/v1/{path}")
 
     await asyncio.gather(it.again(publish, at_once=2, most=1_000), it.again(read, at_once=4))
+
+
+async def box_flood(it: Attacker) -> None:
+    """Ask for the alerts in boxes as a weather app does, non-stop on 400 connections, while 600 polygons are live."""
+    now_ms = int(time.time() * 1_000)
+    fields = {
+        "category": "flood",
+        "approval": Approval("desk-evil", now_ms - 30_000),
+        "occurred_at": now_ms - 60_000,
+        "issued_at": now_ms,
+        "expires_at": now_ms + 240_000,
+    }
+    rings = (tuple((lng, lat) for lat, lng in coast(it.spot, 5, 60, number)) for number in range(600))
+    entries = [
+        a_revision(f"evil-{it.seed}-box-{number}", area=(Polygon(ring, 1_000.0),), **fields)
+        for number, ring in enumerate(rings)
+    ]
+    await write(it, entries)
+
+    def request() -> bytes:
+        lat, lng = (each + it.dice.uniform(-6, 6) for each in it.spot)
+        box = f"min_lat={lat}&max_lat={lat + 0.002}&min_lon={lng}&max_lon={lng + 0.002}"
+        return request_bytes("GET", f"/alert/area?{box}", {"Host": "x"})
+
+    await it.again(lambda _: it.ask_again("box", it.target.feed, request), at_once=400)
+    it.wrong["no box was answered"] += int(not it.said["box 200"])
 
 
 async def open_calls(it: Attacker) -> None:
@@ -536,6 +573,7 @@ ATTACKS = (
     Attack(zigzag_cap, "HD3"),
     Attack(zigzag_alerts, "HD3"),
     Attack(feed_reads, "HD4"),
+    Attack(box_flood, "FA7", at_least_s=5),
     Attack(two_issuers, "HD5"),
     Attack(slow_bodies, "HD6", at_least_s=5),
     Attack(open_calls, "HD6"),

@@ -132,7 +132,7 @@ class AttackedDeployment:
     def _feed() -> tuple[str, ...]:
         [port] = free_ports(1)
         url = f"http://127.0.0.1:{port}"
-        return "--feed", f"127.0.0.1:{port}", "--feed-url", url, "--feed-sender", "alerts@city.example"
+        return "--feed", f"127.0.0.1:{port}", "--feed-url", url, "--feed-sender", "alerts@city.example", "--feed-areas"
 
     def _files(self, folder: Path) -> tuple[str, ...]:
         """Write the files that all nodes share; return the options that name them."""
