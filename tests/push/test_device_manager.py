@@ -551,6 +551,33 @@ async def test_exception_in_a_push_request_loses_neither_the_phone_nor_its_slot(
     assert "a bug" in caplog.text
 
 
+@pytest.mark.parametrize(("owner", "broken"), [(scheduler, "_message"), (scheduler.messages, "plaintext")])
+async def test_alert_that_cannot_become_a_push_is_set_aside_until_its_next_revision(monkeypatch, owner, broken):
+    """It delays no other alert of the phone for longer than three tries take, and is counted (HD4)."""
+    process = Process()
+    await process.register()
+    whole, tries = getattr(owner, broken), []
+
+    def fails(message, *rest, **more):
+        is_odd = message.id == "odd" if broken == "_message" else b'"odd"' in message.payload
+        if is_odd and message.number == 1:
+            tries.append(message)
+            raise RuntimeError("a bug")
+        return whole(message, *rest, **more)
+
+    monkeypatch.setattr(owner, broken, fails)
+    await process.reads(a_revision("odd", severity="extreme"))
+    await process.reads(a_revision("good", severity="minor"))
+    for _ in range(8):
+        await process.passes(100)
+    assert [message["alert"]["id"] for message in process.client.received()] == ["good"]
+    assert (len(tries), process.waking.sending.outcomes["unmade"]) == (3, 1)
+    await process.reads(a_revision("odd", 2, severity="extreme"))
+    await process.passes(0)
+    assert process.client.received()[-1]["alert"]["revision"] == 2
+    assert not any(each.unmade for each in process.waking.sending._devices if each is not None)
+
+
 async def test_second_record_of_a_push_within_a_transaction_replaces_the_first():
     """Both delivery records are written in one transaction (rule WPS2)."""
     store = MemoryDevices()

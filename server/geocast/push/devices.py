@@ -2,7 +2,7 @@
 
 import hashlib
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from heapq import heappop, heappush
 from itertools import count
 
@@ -18,6 +18,7 @@ from .service_limits import Gate, ServiceLimit, Slots
 SECRET_BYTES = 24
 RENEW_MS = 3 * 86_400_000  # how long before the end of its lease a device is sent a reminder
 
+_NONE: Mapping[tuple[str, int], int] = {}  # shared, because hardly any device has others
 Urgency = tuple[int, bool]  # (minus the severity's rank, False for a cancel); the smallest is sent first
 
 
@@ -61,6 +62,7 @@ class Device:
         "served",
         "state",
         "term",
+        "unmade",
         "until_ms",
         "urgency",
     )
@@ -97,6 +99,7 @@ class Device:
         self.gate: Gate | None = None  # WAITING: the limit in whose queue it waits
         self.resumes_at = 0.0  # PAUSED: the end of the pause, on the monotonic clock
         self.failures = 0  # failed requests in a row
+        self.unmade = _NONE  # entries that could not become a push to it: (alert id, number) -> failures
         self.looked_at_ms: int | None = None  # when its lease is checked next, in ms since 1970
 
     @property

@@ -97,6 +97,7 @@ OF_ONE = 2  # limit on the slots of each kind for the devices of one owner
 MARKS = 5  # when so many stored records say that a host has accepted a push, no more are needed
 LOOKED_THROUGH = 1_000  # limit on the waiting devices that are searched for one to test a closed host with
 TURN_S = 0.001  # after this time in `_run`, other tasks of the event loop run
+TRIES = 3  # after so many failures to make a push of an entry, a device waits for the alert's next one
 LATE_S = 1.0  # pause of a device whose request can't start for a reason other than a gate
 
 UNDER_WAY = (DeviceState.UNDER_WAY, DeviceState.LEAVING)
@@ -409,8 +410,11 @@ class PushScheduler:
         """
         owed = sorted(self.fanout.take_owed_by(device.row, self._now), key=_urgency)
         wanted = self.fanout.filter_of(device.row).languages
-        for n, alert in enumerate(owed):
-            if n == 0 and self._takes(device, alert, choice(wanted, alert.languages)):
+        if device.unmade:  # what is not owed any more is forgotten
+            device.unmade = {key: device.unmade[key] for key in map(_entry, owed) if key in device.unmade}
+        first = next((each for each in owed if device.unmade.get(_entry(each), 0) < TRIES), None)
+        for alert in owed:
+            if alert is first and self._takes(device, alert, choice(wanted, alert.languages)):
                 self.fanout.note_taken(device.row, [alert])
             else:
                 self.fanout.note_declined(device.row, alert)
@@ -427,8 +431,7 @@ class PushScheduler:
             try:
                 device.owed = Owed(alert, _message(alert, text, signed=device.record.proofs), recipient)
             except Exception as error:
-                logger.error("an alert could not be turned into a push: %s", trace(error))
-                self._free(device, self._pause_after_error(device))
+                self._free(device, self._pause_unmade(device, alert, error))
                 return False
             self._next.append(device)
             return True
@@ -599,8 +602,11 @@ class PushScheduler:
         if not is_current or not is_sure or device.place[0] is not device.lane:  # Rules 5 and 7, or a new endpoint
             return None, LATE_S if is_current and not is_sure else 0.0
         size = SMALL_BODY_BYTES if record.small else BODY_BYTES
-        text = functools.partial(messages.plaintext, owed.message, now.wall_ms, size)
-        answer = await self._answered(device, alert.id, text, ttl_s, messages.URGENCIES[alert.rank], now)
+        try:
+            text = messages.plaintext(owed.message, now.wall_ms, size)
+        except Exception as error:
+            return None, self._pause_unmade(device, alert, error)
+        answer = await self._answered(device, alert.id, lambda: text, ttl_s, messages.URGENCIES[alert.rank], now)
         if answer.outcome is PostOutcome.SENT:
             accepted_ms = alert.revision.issued_at if alert.cancel is None else alert.cancel.cancelled_at
             self.took(max(0, self._clock.now().wall_ms - accepted_ms) / 1000)
@@ -673,6 +679,19 @@ class PushScheduler:
         """Return for how many seconds to pause a device after an exception that nobody expected."""
         device.failures += 1
         return wait_s(PostOutcome.MAYBE, device.failures, None, float("inf"), self._chance())
+
+    def _pause_unmade(self, device: Device, alert: LiveAlert, error: Exception) -> float:
+        """Note that an entry could not become a push; return for how many seconds to pause the device.
+
+        After TRIES failures the entry is set aside for the device, so that it does not delay others (rule HD4).
+        """
+        logger.error("an alert could not be turned into a push: %s", trace(error))
+        failures = device.unmade.get(_entry(alert), 0) + 1
+        device.unmade = {**device.unmade, _entry(alert): failures}
+        if failures < TRIES:
+            return self._pause_after_error(device)
+        self.outcomes["unmade"] += 1
+        return LATE_S
 
     def _record_outcome(self, device: Device, owed: Owed, outcome: PostOutcome | None, pause_s: float) -> None:
         """Record the outcome of the request for an alert, then free the device for the next request.
@@ -869,6 +888,10 @@ def _waits_so(device: Device, how: Urgency, gate: Gate) -> bool:
     queued again, its old entries stay in the queues but are no longer valid.
     """
     return device.state is DeviceState.WAITING and device.urgency == how and device.gate is gate
+
+
+def _entry(alert: LiveAlert) -> tuple[str, int]:
+    return alert.id, alert.number
 
 
 def _urgency(alert: LiveAlert) -> Urgency:
