@@ -10,6 +10,7 @@ Rule 2  The outcome of a request is written with the next transaction, at most S
 Rule 3  An unavailable store delays no alert. A request waits at most PATIENCE_S for its line, and not at all while the
         last write failed or has not ended. Such lines are counted, and are written when the store works again. A write
         without an answer may still arrive late, so the first lines that are written after a failure are written twice.
+        The store is also written to every PROBE_S, so that an idle process notices a failure, and its end.
 Rule 4  The store refuses a line if a later term of its shard has begun, and the line is then dropped. The new owner of
         the shard relies on what was recorded before the request: the alert may have been sent (rule WPN1). If the store
         refuses a line of an earlier term, but this process has become the owner of the shard again since, this process
@@ -40,6 +41,7 @@ logger = logging.getLogger(__name__)
 
 SETTLE_S = 0.05
 PATIENCE_S = 1.0  # the longest time for which pushes wait for the store
+PROBE_S = 1.0  # time between two probes of the store
 AT_ONCE = 5_000  # limit on the lines of a transaction: what piled up during an outage takes several
 
 _T = TypeVar("_T")
@@ -64,6 +66,7 @@ class DeliveryJournal:
         self._shards = shards
         # The lines that wait to be written, by device and alert. A newer line replaces an older one.
         self._lines: dict[tuple[bytes, bytes], DeliveryRecord] = {}
+        self._is_probing = False  # whether to write even if there are no lines
         self._is_doubtful = False  # whether lines of a failed write may still arrive in the store (Rule 3)
         self._timer: asyncio.TimerHandle | None = None
         self._writing: asyncio.Task[None] | None = None  # runs while there is something to write (Rule 1)
@@ -89,6 +92,11 @@ class DeliveryJournal:
     def _add(self, lines: Sequence[DeliveryRecord]) -> None:
         self._lines.update({(line.device, line.alert): line for line in lines})
 
+    async def probe(self) -> None:
+        """Write to the store even if there is nothing to record, but wait at most PATIENCE_S seconds for that."""
+        self._is_probing = True
+        await self.flush()
+
     async def flush(self) -> None:
         """Write all records that have not been written yet, but wait at most PATIENCE_S seconds for that."""
         written = self.flush_soon()
@@ -100,14 +108,13 @@ class DeliveryJournal:
     def flush_soon(self) -> "asyncio.Future[None] | None":
         """Start to write all records that have not been written yet, and return a future that ends with the attempt.
 
-        If there are none but the last write failed, check whether the store works again. Return None if there is
-        nothing to do.
+        Return None if there is nothing to do.
         """
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         loop = asyncio.get_running_loop()
-        if self._ending is None and (self._lines or self.error is not None or self._writing is not None):
+        if self._ending is None and (self._lines or self._is_probing or self._writing is not None):
             self._ending = loop.create_future()
         if self._ending is not None and self._writing is None:
             self._writing = loop.create_task(self._write_all())
@@ -118,7 +125,7 @@ class DeliveryJournal:
             while (written := self._ending) is not None:
                 self._ending = None
                 try:
-                    for _ in range(-(-len(self._lines) // AT_ONCE) or self.error is not None):
+                    for _ in range(-(-len(self._lines) // AT_ONCE) or self._is_probing):
                         await self._write()
                 except StoreUnavailable as error:
                     self._failed(str(error))
@@ -132,6 +139,7 @@ class DeliveryJournal:
 
     async def _write(self) -> None:
         """Write the oldest AT_ONCE lines in one transaction."""
+        self._is_probing = False
         lines = dict(islice(self._lines.items(), AT_ONCE))
         for each in lines:
             del self._lines[each]

@@ -10,7 +10,7 @@ At the end (drain, after SIGTERM or SIGINT):
 
 1. Registrations are refused with 503.
 2. The process waits for pushes under way, for at most `drain_s`.
-3. The results of these pushes are stored.
+3. The results of these pushes are stored, and files are closed. If a disk hangs, the process exits without that.
 """
 
 import asyncio
@@ -18,6 +18,7 @@ import contextlib
 import functools
 import gc
 import logging
+import os
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -36,6 +37,7 @@ from ..config import REDIS_SCHEMES, Settings, bind, bind_shared
 from ..metrics import Metrics, counter, counters, gauge, gauges
 from ..model.errors import StoreUnavailable
 from ..push.addresses import Services, parse_services
+from ..push.delivery_journal import PROBE_S
 from ..push.device_manager import DeviceManager
 from ..push.devicestore import DeviceStore
 from ..push.devicestore.memory import MemoryDevices
@@ -61,6 +63,7 @@ logger = logging.getLogger(__name__)
 
 SWEEP_S = 0.1  # time between two sweeps, which do what depends on time alone
 PURGE_S = 60.0  # time between two purges of the device store
+END_S = 5.0  # the time for writing results and closing files after the last push, if no more of `drain_s` is left
 MAX_CONNECTIONS = 1_000  # limit on the listener's connections
 # The garbage collector runs when this many new objects exist. While 256 requests are under way, some 10,000 objects
 # exist for them, and with Python's default the collector would examine these again and again.
@@ -159,6 +162,7 @@ class PushProcess:
         clock, in_force, settings = SystemClock(), self._means.in_force, self._means.settings
         watch_tasks(self._metrics)
         async with contextlib.AsyncExitStack() as opened:
+            ending = opened.enter_context(contextlib.ExitStack())  # it is left last
             log = opened_log(self._means.node, in_force.trust, makes=False)
             alert_log = await opened.enter_async_context(log)
             store = await opened.enter_async_context(_opened(devices))
@@ -191,6 +195,7 @@ class PushProcess:
                     shards=lambda: shards.attach(waking),
                     devices=waking.follow,
                     sweep=tasks.every(SWEEP_S, sweep),
+                    probe=tasks.every(PROBE_S, waking.recorder.probe),
                     purge=tasks.every(PURGE_S, lambda: _purge(waking, store, shards, clock)),
                     recheck=tasks.whenever(reloaded, waking.recheck),
                 ):
@@ -206,16 +211,25 @@ class PushProcess:
                         )
                     await stop.asked.wait()
             calls.drain.begin()
-            await self._drain(waking, keeper, stop.hurry)
+            await self._drain(waking, keeper, stop.hurry, ending)
             await shards.stop()
 
-    async def _drain(self, waking: DeviceManager, keeper: LogHealth, hurry: asyncio.Event) -> None:
-        """Wait for the pushes under way, for at most `drain_s` seconds, and store their results."""
+    async def _drain(
+        self, waking: DeviceManager, keeper: LogHealth, hurry: asyncio.Event, ending: contextlib.ExitStack
+    ) -> None:
+        """Wait for the pushes under way, for at most `drain_s` seconds, and store their results.
+
+        If `ending` is not left in that time, because a disk hangs, the process exits without the results. It waits at
+        least END_S after the last push.
+        """
+        loop = asyncio.get_running_loop()
+        end_at = loop.time() + self._means.settings.drain_s
         logger.info("stopping; waiting for %d pushes under way", waking.sending.under_way)
         waking.sending.end()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._means.settings.drain_s):
                 await _first_of(waking.sending.idle, hurry)
+        ending.callback(loop.call_at(max(end_at, loop.time() + END_S), _end_at_once).cancel)
         await waking.write_out()
         await waking.store_counts(keeper.store)
 
@@ -286,6 +300,12 @@ def listening(settings: PushSettings) -> Iterator[tuple[Sequence[socket.socket],
         listeners = [opened.enter_context(each) for each in bound]
         metrics = opened.enter_context(bind("--metrics", settings.metrics)) if settings.metrics else None
         yield listeners, metrics
+
+
+def _end_at_once() -> None:
+    logger.error("stopping takes too long, so the process ends at once; pushes whose results are lost may be repeated")
+    logging.shutdown()
+    os._exit(1)
 
 
 @contextlib.asynccontextmanager

@@ -7,7 +7,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,7 @@ from end_to_end.kit.node import Node
 from end_to_end.kit.push import Push, cell
 from end_to_end.kit.times import wait_until
 from end_to_end.kit.tls import Certificate
+from end_to_end.kit.wire import PATIENCE
 from support.preloaded import COMPILER, stuck_disk
 from support.push_service import PushPhone, PushService
 from support.redis_server import RedisServer, missing
@@ -36,21 +37,8 @@ def test_phones_are_told_while_the_device_store_hangs_and_its_records_are_comple
     with ExitStack() as stack:
         node = stack.enter_context(Node(tmp_path))
         service = stack.enter_context(PushService(certificate))
-        options: tuple[str, ...] = ("--max-devices", str(PHONES))
-        settings: dict[str, str] = {}
-        if fault == "redis stopped":
-            if reason := missing():
-                pytest.skip(reason)
-            redis = stack.enter_context(RedisServer(tmp_path / "redis"))
-            options += ("--devices", redis.url)
-            outage = paused(redis)
-        elif fault == "disk hangs":
-            if COMPILER is None:
-                pytest.skip("there is no C compiler (gcc)")
-            settings = stuck_disk(tmp_path / "gate")
-            outage = stuck(tmp_path / "gate")
-        else:
-            outage = locked(tmp_path / "devices.db")
+        options, settings, outage = store_with(fault, tmp_path, stack)
+        options = ("--max-devices", str(PHONES), *options)
         push = stack.enter_context(Push(node, service, options=options, **settings))
         phones, spot = [service.phone() for _ in range(PHONES)], ground()
         register_all(push, phones, cell(spot))
@@ -80,6 +68,41 @@ def test_phones_are_told_while_the_device_store_hangs_and_its_records_are_comple
         assert all(phone.alerts() == [(body["id"], 1)] for phone in phones)
         assert all(phone.cancels() == [body["id"]] for phone in phones)
         assert (unrecorded > 0, service.wrong) == (True, [])
+
+
+@pytest.mark.parametrize("fault", ["disk hangs", "file locked", "redis stopped"])
+def test_idle_process_says_that_the_device_store_hangs_and_ends_on_sigterm(
+    tmp_path: Path, certificate: Certificate, fault: str
+):
+    """The journal notices it without an alert or a phone, and before the leases do (WPS4)."""
+    with ExitStack() as stack:
+        node, service = stack.enter_context(Node(tmp_path)), stack.enter_context(PushService(certificate))
+        options, settings, outage = store_with(fault, tmp_path, stack)
+        push = stack.enter_context(Push(node, service, options=("--drain-s", "1", *options), **settings))
+        with outage:
+            wait_until(lambda: push.readiness() == 503, "/readyz is 503")
+            [reason] = push.client(push.metrics_port).get("/readyz").json()["reasons"]
+            assert reason.startswith("store of devices unreachable: "), reason
+            assert push.process is not None
+            push.process.terminate()
+            push.process.wait(PATIENCE)
+        push.restart()
+
+
+def store_with(
+    fault: str, home: Path, stack: ExitStack
+) -> tuple[tuple[str, ...], dict[str, str], AbstractContextManager[None]]:
+    """Return the options and settings of a process whose device store can fail so, and the failure."""
+    if fault == "redis stopped":
+        if reason := missing():
+            pytest.skip(reason)
+        redis = stack.enter_context(RedisServer(home / "redis"))
+        return ("--devices", redis.url), {}, paused(redis)
+    if fault == "file locked":
+        return (), {}, locked(home / "devices.db")
+    if COMPILER is None:
+        pytest.skip("there is no C compiler (gcc)")
+    return (), stuck_disk(home / "gate"), stuck(home / "gate")
 
 
 def is_told(phones: list[PushPhone], messages: int) -> bool:

@@ -22,7 +22,8 @@ Devices
 
 Lines
     DevS5   There is at most one line for each device and alert. When `note` returns, its lines are on stable storage,
-            all or none, in their order. A line whose state is None removes the stored line.
+            all or none, in their order. A line whose state is None removes the stored line. Without lines, `note` finds
+            out whether the store can be written.
     DevS6   A line for a registration that is not in the store is ignored, because the device was forgotten meanwhile.
     DevS7   If the term that a line names is not the newest term of its shard, the line is refused, and `note` returns
             the shard.

@@ -179,6 +179,8 @@ class SqliteDevices:
 
     async def note(self, lines: Sequence[DeliveryRecord]) -> Collection[int]:
         def work(db: sqlite3.Connection) -> None:
+            if not lines:
+                db.execute(f"PRAGMA user_version = {VERSION}")  # writes a page to the disk, though nothing changes
             for line in lines:
                 db.execute(_UNNOTE if line.state is None else _NOTE, line[:6])
 
