@@ -52,7 +52,8 @@ def test_notes_are_read_back_after_a_restart(tmp_path):
     asyncio.run(main())
 
 
-def test_row_that_cannot_be_read_is_left_out_and_named(tmp_path, caplog):
+@pytest.mark.parametrize("summary", ["{", "3"])
+def test_row_that_cannot_be_read_is_left_out_counted_and_named(tmp_path, caplog, summary):
     """The target is told that alert again, as if the file was lost; all others are read (WH6)."""
 
     async def main():
@@ -63,9 +64,12 @@ def test_row_that_cannot_be_read_is_left_out_and_named(tmp_path, caplog):
         store.note("siren", "b", told())
         await store.stop()
         with sqlite3.connect(path) as db:
-            db.execute("UPDATE told SET summary = '{' WHERE alert = 'odd'")
+            db.execute("UPDATE told SET summary = ? WHERE alert = 'odd'", (summary,))
         db.close()
-        assert await read(path) == ({"siren": {"b": told()}}, {})
+        store = ToldStore(path)
+        assert await store.start() == ({"siren": {"b": told()}}, {})
+        await store.stop()
+        assert store.set_aside == 1
         assert "the row of target siren and alert odd can't be read" in caplog.text
 
     asyncio.run(main())

@@ -72,6 +72,7 @@ class ToldStore:
         `max_pages` limits the size of the file, in pages; tests use it to simulate a full disk.
         """
         self.error: str | None = None
+        self.set_aside = 0  # number of rows that could not be read at the start
         self._path, self._max_pages = path, max_pages
         self._thread = ThreadPoolExecutor(1, "told")
         self._lock: IO[bytes] | None = None
@@ -216,8 +217,9 @@ class ToldStore:
         told: dict[str, dict[str, Told]] = defaultdict(dict)
         for target, alert, number, over, ends_at, summary in self._db.execute("SELECT * FROM told"):
             try:
-                told[target][alert] = Told(number, bool(over), ends_at, json.loads(summary))
-            except ValueError:
+                told[target][alert] = Told(number, bool(over), ends_at, dict(json.loads(summary)))
+            except (TypeError, ValueError):
+                self.set_aside += 1
                 logger.error("--state: the row of target %s and alert %s can't be read, and is left out", target, alert)
         return told, dict(self._db.execute("SELECT target, url FROM gone"))
 
