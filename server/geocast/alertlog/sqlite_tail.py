@@ -88,10 +88,8 @@ def _ask(db: sqlite3.Connection, query: str, *values: int) -> list[Any]:
 
 
 def _raw_entry(position: int, alert_id: str, revision: int, ends_at: int, payload: bytes, checksum: int) -> RawEntry:
-    try:
-        if codec.checksum(alert_id, revision, payload) != checksum:
-            raise ValueError("checksum differs")
-        entry = codec.decode(payload, alert_id, revision, ends_at)
-    except ValueError:
-        return RawEntry(0, position, alert_id, revision, payload, None)
+    entry = None
+    with contextlib.suppress(ValueError):
+        if codec.checksum(alert_id, revision, payload) == checksum:
+            entry = codec.decode(payload, alert_id, revision, ends_at)
     return RawEntry(0, position, alert_id, revision, payload, entry)

@@ -6,6 +6,7 @@ for SILENCE_S, either no node is running, or this is no longer the stream to whi
 raises LogUnavailable, and its next call asks again for the primary's address.
 """
 
+import contextlib
 import time
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
@@ -101,8 +102,7 @@ def _raw_entry(fields: Fields) -> RawEntry | None:
         alert_id, revision, payload = fields[b"i"].decode(), int(fields[b"r"]), fields[b"p"]
     except (KeyError, ValueError):
         return None
-    try:
+    entry = None
+    with contextlib.suppress(ValueError):
         entry = Stored.read(fields).entry()
-    except ValueError:
-        return RawEntry(epoch, seq, alert_id, revision, payload, None)
     return RawEntry(epoch, seq, alert_id, revision, payload, entry)
