@@ -8,6 +8,7 @@ from end_to_end.kit.feed_server import HANG, RESET, FeedServer, Page, atom, inli
 from ingest.cap.issuer import a_cancel, a_message, an_info, time
 from support.fakes import NOON_MS, FakeClock
 
+from geocast import tasks
 from geocast.ingest.fetch import http_client
 from geocast.ingest.fetch import reader as reader_module
 from geocast.ingest.fetch.documents import head_of
@@ -173,6 +174,29 @@ async def test_links_wait_as_long_as_their_server_asks_for(bench):
         assert bench.reader._posting.at == bench.clock.monotonic + 400
 
 
+async def test_links_wait_while_the_messages_of_all_feeds_take_too_much_memory(bench, monkeypatch):
+    """A feed with more than its share waits for the others, and does not try in vain all the time (rule FE4)."""
+    size = len(a_message("0"))
+    monkeypatch.setattr(reader_module, "MAX_AHEAD_BYTES", 6 * size)
+    bench.state.ahead["other"] = 100 * size
+    async with bench:
+        for n in range(20):
+            bench.server.message(f"{n}", a_message(f"{n}"))
+        bench.lists(*(linked(f"{n}", bench.server.url(f"/{n}.xml")) for n in range(20)))
+        await bench.reader.read()
+        bench.node.answers = [BUSY]
+        assert await bench.reader.post() == 20
+        assert len(bench.server.paths()) <= 1 + 4 + http_client.AT_ONCE, "the feed, its share and what is under way"
+        assert bench.reader._posting.at == bench.clock.monotonic + reader_module.ROUND_S
+        assert await bench.reader.post() == 20
+        assert bench.server.paths() == []
+        del bench.state.ahead["other"]
+        for _ in range(4):
+            bench.clock.advance(7)
+            left = await bench.reader.post()
+        assert (left, set(bench.node.posted)) == (0, {f"{n}" for n in range(20)})
+
+
 async def test_reading_that_fails_is_repeated_later_and_makes_the_process_unready(bench):
     """The reasons name the feed, after three intervals and a minute (rules FE3, FE6)."""
     async with bench:
@@ -235,12 +259,10 @@ async def test_reader_goes_on_when_it_is_asked_to(bench):
             return True
 
         bench.reader.read = read
-        task = asyncio.create_task(bench.reader.run())
-        await rounds.get()
-        bench.reader.read_now()
-        await rounds.get()
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        async with tasks.running(reader=bench.reader.run):
+            await rounds.get()
+            bench.reader.read_now()
+            await rounds.get()
 
 
 WAITING_ROOM = Page(status=302, headers={"Location": "https://queue.example/"})

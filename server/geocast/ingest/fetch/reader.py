@@ -25,7 +25,7 @@ logger = logging.getLogger("geocast.fetch.reader")  # so that the name in log li
 WINDOW = 50  # the number of messages that are fetched before they are posted in the order of `sent`
 ROUND_S = 5.0  # how often entries are looked for that are due, while others are fetched
 ORDER_S = 3.0  # the longest time that a message which has been fetched waits for earlier ones
-MAX_AHEAD_BYTES = 8 * 1024 * 1024  # of messages of a feed that are fetched while the node does not take them
+MAX_AHEAD_BYTES = 64 * 1024 * 1024  # of messages of all feeds that are fetched while the node does not take them
 LINGER_MS = 3_600_000  # how long a link is tried after its entry has left the feed
 SAME_TIME = 3  # after so many failures that a message may have caused itself, others are posted before it
 EXPIRED, UNREACHABLE, GIVEN_UP = "expired", "unreachable", "given-up"
@@ -68,6 +68,7 @@ class FeedReader:
         self._clock = clock
         self._reading, self._posting = _Rounds(), _Rounds()
         self._node_at = 0.0  # when the node is tried again
+        self._links_at = 0.0  # when links are tried again, after messages that wait have taken too much memory
         self._only_ends = False  # until then, messages that only end alerts are posted
         self._node_failures = 0
         self._was_late = False
@@ -98,6 +99,7 @@ class FeedReader:
 
     async def close(self) -> None:
         """Close the connections to the feed and to the hosts of its messages."""
+        self._state.ahead.pop(self.feed.name, None)
         await self._client.close()
 
     def read_now(self) -> None:
@@ -239,8 +241,11 @@ class FeedReader:
         ready: list[TrackedEntry],
         fetching: dict[asyncio.Task[None], tuple[_Lane, TrackedEntry]],
     ) -> None:
-        """Begin to fetch messages, up to the limit of each host."""
-        if sum(len(each.message or b"") for each in ready) > MAX_AHEAD_BYTES:
+        """Begin to fetch messages, up to the limit of each host, and unless those that wait take too much memory."""
+        ahead, own = self._state.ahead, sum(len(each.message or b"") for each in ready)
+        ahead[self.feed.name] = own
+        if own > max(MAX_AHEAD_BYTES // len(ahead), MAX_AHEAD_BYTES - ahead.total() + own):
+            self._links_at = self._now() + ROUND_S
             return
         busy = Counter(lane for lane, _ in fetching.values())
         for lane, entries in lanes.items():
@@ -257,7 +262,8 @@ class FeedReader:
         if entry.digest in self._heads:
             may_pass = self._only_ends and self._heads[entry.digest].ends
             return max(self._due_at[entry.digest], 0.0 if may_pass else self._node_at)
-        return max(self._due_at[entry.digest], self._host_at[host_of(entry.link)] if entry.message is None else 0.0)
+        link_at = max(self._links_at, self._host_at[host_of(entry.link)]) if entry.message is None else 0.0
+        return max(self._due_at[entry.digest], link_at)
 
     def _is_postable(self, entry: TrackedEntry) -> bool:
         return self._due(entry) <= self._now()

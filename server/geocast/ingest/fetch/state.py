@@ -12,6 +12,7 @@ messages whose outcome is missing in the file are posted again, and the node ans
 import asyncio
 import errno
 import sqlite3
+from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import astuple, dataclass, field, fields
 from pathlib import Path
@@ -105,6 +106,7 @@ class FetchState:
         self._file: IO[bytes] | None = None
         self._db: sqlite3.Connection | None = None
         self.error: str | None = None
+        self.ahead = Counter[str]()  # by feed: bytes of the messages that its reader has fetched and not posted yet
 
     def open(self) -> None:
         """Open or create the file, and read it.
