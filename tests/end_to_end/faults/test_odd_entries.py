@@ -1,13 +1,13 @@
 """Entries with odd values, written into the log by somebody else, and every process that reads it.
 
-One entry harms no other: after each odd entry come a good alert and a cancel, and sessions, `geocast push`, `geocast
-relay` and the public feed get both (HD4).
+One entry harms no other: after each odd entry comes a good alert or a cancel, and sessions, `geocast push`, `geocast
+relay`, `geocast ledger`, the public feed and weather apps get it (HD4).
 """
 
 import asyncio
 import contextlib
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,8 +19,8 @@ from end_to_end.kit.phone import Phone
 from end_to_end.kit.push import Push, cell
 from end_to_end.kit.times import wait_until
 from end_to_end.kit.webhooks import SECRET, RelayProcess
-from end_to_end.kit.wire import PATIENCE
-from end_to_end.publishing.test_weather_apps import at_port
+from end_to_end.publishing.test_ledger import Writer
+from end_to_end.publishing.test_weather_apps import at_port, client_of
 from feed.test_odd_entries import odd_entries
 from support.fakes import DALLAS, a_cancel, a_revision
 from support.ports import free_ports
@@ -28,7 +28,8 @@ from support.push_service import PushService
 
 from client_demo.webhook_receiver import WebhookReceiver
 from geocast.alertlog.sqlite import SqliteLog
-from geocast.model.alert import Approval, Revision
+from geocast.feed.areas import uuid_of
+from geocast.model.alert import Approval, Cancel, Revision
 from geocast.model.errors import GeocastError
 
 pytestmark = pytest.mark.slow
@@ -46,24 +47,17 @@ def now(alert_id: str) -> Revision:
     )
 
 
-async def write(log_file: Path) -> tuple[set[str], set[str]]:
-    """Write odd and good entries into a log, and return the ids of the good alerts: the live and the cancelled ones."""
+async def write(log_file: Path, odd: Sequence[Revision], good: Sequence[Revision | Cancel]) -> None:
+    """Write odd entries into a log, with a good one after each."""
     log = SqliteLog(log_file)
-    live, gone = set(), set()
     await log.start()
     try:
-        for number, odd in enumerate(odd_entries(now)):
-            good, cancelled = now(f"good-{number}"), now(f"gone-{number}")
-            await log.append(good if number % 2 else cancelled)
+        for strange, fine in zip(odd, good, strict=True):
             with contextlib.suppress(GeocastError, ValueError, OverflowError):
-                await log.append(odd)
-            await log.append(cancelled if number % 2 else good)
-            await log.append(replace(a_cancel(cancelled.id), cancelled_at=good.issued_at, ends_at=good.ends_at))
-            live.add(good.id)
-            gone.add(cancelled.id)
+                await log.append(strange)
+            assert await log.append(fine), fine.id  # otherwise the log is at fault, and no reader
     finally:
         await log.stop()
-    return live, gone
 
 
 def of_ours(ids: Iterable[str]) -> set[str]:
@@ -74,11 +68,16 @@ def of_ours(ids: Iterable[str]) -> set[str]:
 def test_good_alerts_and_cancels_beside_odd_entries_arrive_everywhere(
     keys: Keys, tmp_path: Path, service: PushService
 ) -> None:
-    """In sessions, at phones by push, at webhooks and in the feed."""
+    """In sessions, at phones by push, at webhooks, in the feed, in the answers to weather apps, and in the ledger."""
     options = at_port(*free_ports(1))
+    odd = odd_entries(now)
+    count = len(odd) // 2
+    good = [now(f"{'gone' if number % 2 else 'good'}-{number}") for number in range(count)]
+    live, gone = ({each.id for each in good if each.id.startswith(kind)} for kind in ("good-", "gone-"))
+    lat, lng = DALLAS
     with contextlib.ExitStack() as stack:
         node = stack.enter_context(Node(tmp_path, keys, *options))
-        feed = stack.enter_context(httpx.Client(base_url=options[3], timeout=PATIENCE, trust_env=False))
+        feed = stack.enter_context(client_of(options))
         receiver = stack.enter_context(WebhookReceiver(SECRET))
         relay = RelayProcess(node, tmp_path / "relay")
         relay.targets(DALLAS, siren=receiver)
@@ -86,18 +85,32 @@ def test_good_alerts_and_cancels_beside_odd_entries_arrive_everywhere(
         push = stack.enter_context(Push(node, service))
         pushed = service.phone()
         push.register(pushed, cell(DALLAS))
+        writer = Writer(tmp_path / "ledger", f"sqlite:{node.log_file}")
+        stack.callback(writer.kill)
+        writer.run()
         url = f"ws://127.0.0.1:{node.stream_port}/v1/stream"
         phone = stack.enter_context(Phone(url, DALLAS, keys.token(scope=PHONE_SCOPE)))
-        live, gone = asyncio.run(write(node.log_file))
+
+        def webhooks(kind: str) -> set[str]:
+            return {each.event["data"]["id"] for each in receiver.taken() if each.event["type"].endswith(kind)}
+
+        asyncio.run(write(node.log_file, odd[:count], good))
+        service.until(lambda: live | gone <= {each for each, _ in pushed.alerts()})
+        receiver.until(lambda: live | gone <= webhooks("accepted"))
+        cancels = [
+            replace(a_cancel(each.id), cancelled_at=each.issued_at, ends_at=each.ends_at)
+            for each in good
+            if each.id in gone
+        ]
+        asyncio.run(write(node.log_file, odd[count : count + len(cancels)], cancels))
         late = stack.enter_context(Phone(url, DALLAS, keys.token(scope=PHONE_SCOPE)))
         for each in (phone, late):
             wait_until(lambda each=each: of_ours(each.held()) == live, "the session has the live alerts")  # type: ignore[misc]
-
-        def told() -> set[str]:
-            return {each for each, _ in pushed.alerts()} - {*pushed.cancels()}
-
-        service.until(lambda: live <= told() and not gone & told())
-        receiver.until(lambda: all(receiver.taken(each) for each in live))
+        service.until(lambda: of_ours(pushed.cancels()) == gone)
+        receiver.until(lambda: of_ours(webhooks("cancelled")) == gone)
+        written = {("alert", each.id, 1) for each in good} | {("cancel", each, 2) for each in gone}
+        wait_until(lambda: written <= {*writer.keys()}, "the ledger has all")
+        writer.end()
 
         def is_whole() -> bool:
             with contextlib.suppress(httpx.TransportError):
@@ -107,7 +120,10 @@ def test_good_alerts_and_cancels_beside_odd_entries_arrive_everywhere(
                     live_there, gone_there = (
                         of_ours(each["id"] for each in document[n]) for n in ("features", "cancelled")
                     )
-                    return (live_there, gone_there) == (live, gone)
+                    near = {"min_lat": lat, "max_lat": lat, "min_lon": lng, "max_lon": lng}
+                    named = {*feed.get("/alert/area", params=near).json()}
+                    in_box = {each.id for each in good if uuid_of(each.id, 1) in named}
+                    return (live_there, gone_there, in_box) == (live, gone, live)
             return False
 
         wait_until(is_whole, "the feed has all")
