@@ -87,15 +87,30 @@ def archipelago(dice, centre, size_m):
     return [s2.a_ring(dice, (lat, lng), islet_m, int(dice.integers(3, 9))) for lng, lat in at.tolist()]
 
 
+def keyhole(rings):
+    """Return a ring around a lagoon as one ring: along the shore, through a slit, around the lagoon, and back."""
+    outer, inner = rings
+    return [*outer, *inner[::-1], outer[0]]
+
+
+def discs(dice, centre, size_m):
+    """Return one to thirty circles: centres (lat, lng) and radii."""
+    count = int(dice.integers(1, 30))
+    if count == 1:
+        return [(centre, size_m)]
+    at = s2.around(centre, dice.uniform(0, 2 * math.pi, count), 0.7 * size_m * np.sqrt(dice.uniform(0, 1, count)))
+    return [((lat, lng), size_m * dice.uniform(0.001, 0.3)) for lng, lat in at.tolist()]
+
+
 def _closed(points):
     points = [tuple(np.array(point).tolist()) for point in points]
     return [*points, points[0]]
 
 
 def warning(seed):
-    """Return a random message, a harness with the zones it needs, and the polygons that it names.
+    """Return a random message, a harness with the zones it needs, the polygons that it names, and the circles.
 
-    Each polygon is a list of rings; all rings but the first are holes.
+    Each polygon is a list of rings; all rings but the first are holes. A circle is a centre (lat, lng) and a radius.
     """
     dice = np.random.default_rng(seed)
     size_m = math.exp(dice.uniform(math.log(LEAST_M), math.log(MOST_M / 1.02)))
@@ -104,14 +119,24 @@ def warning(seed):
     rings = kind(dice, centre, size_m)
     polygons = [rings] if kind is atoll else [[ring] for ring in rings]
     event = "Flood" if dice.random() < 0.7 else "Fire"
-    if dice.random() < 0.3 and kind is not atoll:
+    circles, zones = [], {}
+    is_written = dice.random() < 0.3
+    if dice.random() < 0.15:
+        said = [f"{lat:.7f},{lng:.7f} {radius_m / 1000:.6f}" for (lat, lng), radius_m in discs(dice, centre, size_m)]
+        area, polygons = an_area(circle=said), []
+        for text in said:
+            middle, radius_km = text.split()
+            circles.append((tuple(map(float, middle.split(","))), float(radius_km) * 1000))
+    elif is_written:
+        rings = [keyhole(rings)] if kind is atoll else rings
         said = [" ".join(f"{lat:.7f},{lng:.7f}" for lng, lat in ring) for ring in rings]
-        area, zones = an_area(polygon=said), Zones({})
+        area = an_area(polygon=said)
         polygons = [[[tuple(float(f"{each:.7f}") for each in corner) for corner in ring]] for ring in rings]
     else:
-        found = {("UGC", str(n)): pieces([np.array(ring).T for ring in each]) for n, each in enumerate(polygons)}
-        area, zones = an_area(geocode=[code("UGC", str(n)) for n in range(len(polygons))]), Zones(found)
-    return a_message("m", 0, (), an_info(area, event=event)), CapIngestHarness(in_force=ANY_SIZE, zones=zones), polygons
+        zones = {("UGC", str(n)): pieces([np.array(ring).T for ring in each]) for n, each in enumerate(polygons)}
+        area = an_area(geocode=[code("UGC", str(n)) for n in range(len(polygons))])
+    room = CapIngestHarness(in_force=ANY_SIZE, zones=Zones(zones))
+    return a_message("m", 0, (), an_info(area, event=event)), room, polygons, circles
 
 
 def _anywhere(dice):
@@ -163,6 +188,12 @@ def places(dice, rings, count=40):
     return np.vstack(found)
 
 
+def places_of_circle(dice, centre, radius_m, count=40):
+    """Return places of a circle of a message: at its edge and inside."""
+    far = radius_m * np.concatenate([np.ones(count), np.sqrt(dice.uniform(0, 1, count))])
+    return vectors(s2.around(centre, dice.uniform(0, 2 * math.pi, 2 * count), far))
+
+
 def _land(at, arcs, on=None):
     """Return the places that are in a polygon with holes. All of them are on the ring number `on`, if it is given."""
     inside = [
@@ -197,8 +228,11 @@ def shortfalls_m(area, at):
 
 def worst_m(seed):
     """Return the number of places tried for a random warning, and by how much the worst of them is outside."""
-    message, room, polygons = warning(seed)
+    message, room, polygons, circles = warning(seed)
     [revision] = room.taken(message).alerts
     dice = np.random.default_rng([seed, 1])
-    at = np.vstack([places(dice, rings, 40 if len(polygons) < 9 else 8) for rings in polygons])
+    few = 40 if len(polygons) + len(circles) < 9 else 8
+    at = np.vstack(
+        [places(dice, rings, few) for rings in polygons] + [places_of_circle(dice, *each, few) for each in circles]
+    )
     return len(at), float(shortfalls_m(revision.alert.area, at).max())

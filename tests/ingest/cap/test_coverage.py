@@ -28,7 +28,7 @@ def skerries(count, size_m):
 
 @pytest.mark.parametrize("seed", [*LOST_A_SPIT, *range(600, 640)])
 def test_no_place_of_random_warning_is_outside_of_published_area(seed):
-    """The sizes are 50 m to 5,000 km. Zones, rings, islands, lagoons and spits are tried (HD10, CZ1)."""
+    """The sizes are 50 m to 5,000 km. Zones, rings, circles, islands, lagoons and spits are tried (HD10, CZ1)."""
     places, worst_m = coverage.worst_m(seed)
     assert places > 20
     assert worst_m <= coverage.FALLS_SHORT_M
