@@ -24,7 +24,7 @@ from typing import IO, Any
 
 from .. import failpoints
 from ..model.errors import ConfigError
-from ..sqlite_files import describe, locked, refuse_others
+from ..sqlite_files import committing, describe, locked, opening
 
 logger = logging.getLogger(__name__)
 
@@ -186,32 +186,17 @@ class ToldStore:
 
     def _in_one_transaction(self, noted: Mapping[tuple[str, ...], tuple[str, tuple[Any, ...]]]) -> None:
         self._db.execute("BEGIN IMMEDIATE")
-        try:
+        with committing(self._db):
             for statement, values in noted.values():
                 self._db.execute(statement, values)
             failpoints.hit("relay-in-commit")
-            self._db.execute("COMMIT")
-        except BaseException:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-            raise
 
     async def _run(self, work: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     def _open(self) -> sqlite3.Connection:
-        db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
-        try:
-            refuse_others(db, APPLICATION_ID, VERSION, "--state")
-            db.execute("PRAGMA journal_mode = WAL")
-            db.execute("PRAGMA synchronous = FULL")
-            if self._max_pages is not None:
-                db.execute(f"PRAGMA max_page_count = {self._max_pages:d}")
-            db.executescript(_SCHEMA)
-        except (ConfigError, sqlite3.Error):
-            db.close()
-            raise
-        return db
+        with opening(self._path, APPLICATION_ID, VERSION, _SCHEMA, "--state", max_pages=self._max_pages) as db:
+            return db
 
     def _load(self) -> tuple[dict[str, dict[str, Told]], dict[str, bytes]]:
         told: dict[str, dict[str, Told]] = defaultdict(dict)

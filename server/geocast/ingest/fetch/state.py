@@ -20,7 +20,7 @@ from typing import IO, Any
 
 from ... import failpoints
 from ...model.errors import ConfigError
-from ...sqlite_files import describe, locked, refuse_others
+from ...sqlite_files import committing, describe, locked, opening
 from .documents import ListedEntry
 
 APPLICATION_ID = 0x67636665  # "gcfe"
@@ -135,17 +135,10 @@ class FetchState:
 
     def _connect(self) -> None:
         """Open the database, and add to memory what is not known there."""
-        db = sqlite3.connect(self._path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
-        try:
-            refuse_others(db, APPLICATION_ID, VERSION, "--state", "; geocast fetch needs one of its own")
-            db.execute("PRAGMA journal_mode = WAL")
-            db.execute("PRAGMA synchronous = FULL")
-            db.executescript(_SCHEMA)
+        advice = "; geocast fetch needs one of its own"
+        with opening(self._path, APPLICATION_ID, VERSION, _SCHEMA, "--state", advice=advice, busy_s=_BUSY_S) as db:
             entries = [TrackedEntry(*row) for row in db.execute("SELECT * FROM entry")]
             validators = {name: Validators(*values) for name, *values in db.execute("SELECT * FROM feed")}
-        except (ConfigError, sqlite3.Error):
-            db.close()
-            raise
         for entry in entries:
             self._entries.setdefault(entry.feed, {}).setdefault(entry.digest, entry)
         self._validators = validators | self._validators
@@ -275,17 +268,12 @@ class FetchState:
         """Write everything in one transaction."""
         assert self._db is not None, "`save` has opened it"
         marks = ", ".join("?" * len(fields(TrackedEntry)))
-        try:
-            self._db.execute("BEGIN IMMEDIATE")
+        self._db.execute("BEGIN IMMEDIATE")
+        with committing(self._db):
             self._db.executemany("DELETE FROM entry WHERE feed = ? AND digest = ?", gone)
             self._db.executemany(f"INSERT OR REPLACE INTO entry VALUES ({marks})", rows)  # noqa: S608
             self._db.executemany("INSERT OR REPLACE INTO feed VALUES (?, ?, ?, ?)", validators)
             failpoints.hit("fetch-in-commit")
-            self._db.execute("COMMIT")
-        except BaseException:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-            raise
 
 
 def _is_of_the_disk(error: Exception) -> bool:

@@ -17,18 +17,17 @@ One thread has the connection and does one operation at a time, while the event 
 """
 
 import asyncio
-import contextlib
 import secrets
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, TypeVar
 
 from ... import failpoints
 from ...model.errors import ConfigError, StoreUnavailable
-from ...sqlite_files import describe, locked, refuse_others
+from ...sqlite_files import committing, describe, locked, opening
 from . import Change, DeliveryRecord, Found, Limits, Put, PutResult, RegistrationKey, StoredDevice, read_line, shard_of
 
 APPLICATION_ID = 0x67637064  # "gcpd"
@@ -235,8 +234,11 @@ class SqliteDevices:
         """Run `work` in one transaction. Return its result after the transaction was synced to disk."""
 
         def transaction(db: sqlite3.Connection) -> _T:
-            with _transaction(db):
-                return work(db)
+            _begin(db)
+            with committing(db):
+                result = work(db)
+                failpoints.hit("push-in-commit")
+                return result
 
         return await self._do(transaction)
 
@@ -253,20 +255,12 @@ class SqliteDevices:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     def _open(self) -> sqlite3.Connection:
-        db = sqlite3.connect(self._path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
-        try:
-            refuse_others(db, APPLICATION_ID, VERSION, "--devices")
-            db.execute("PRAGMA journal_mode = WAL")
-            db.execute("PRAGMA synchronous = FULL")
+        with opening(
+            self._path, APPLICATION_ID, VERSION, _SCHEMA, "--devices", busy_s=_BUSY_S, max_pages=self._max_pages
+        ) as db:
             db.execute("PRAGMA secure_delete = ON")
-            if self._max_pages is not None:
-                db.execute(f"PRAGMA max_page_count = {self._max_pages:d}")
-            db.executescript(_SCHEMA)
             [self._position] = db.execute("SELECT coalesce(max(number), 0) FROM change").fetchone()
-        except (ConfigError, sqlite3.Error):
-            db.close()
-            raise
-        return db
+            return db
 
     def _unlock(self) -> None:
         if self._lock is not None:
@@ -277,19 +271,6 @@ class SqliteDevices:
 def lock_devices(path: Path) -> IO[bytes]:
     """Lock the database of devices at this path, and return the open lock file (see `sqlite_files.locked`)."""
     return locked(path, "--devices")
-
-
-@contextlib.contextmanager
-def _transaction(db: sqlite3.Connection) -> Iterator[None]:
-    _begin(db)
-    try:
-        yield
-        failpoints.hit("push-in-commit")
-        db.execute("COMMIT")
-    except BaseException:
-        if db.in_transaction:
-            db.execute("ROLLBACK")
-        raise
 
 
 def _begin(db: sqlite3.Connection) -> None:
