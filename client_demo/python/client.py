@@ -356,8 +356,6 @@ class Client:
             return Ending(After.WINDOW, f"no token could be fetched ({error})")
         try:
             return await self._session()
-        except ClientError as error:  # the first message was no `welcome`
-            return Ending(never, str(error))
         except InvalidStatus as refusal:
             return self._refused(refusal)
         except InvalidURI as error:
@@ -474,7 +472,9 @@ class Client:
         return Ending(after, why, retry_after_s(answer.headers.get("Retry-After")))
 
     def _closed(self, closed: ConnectionClosed) -> Ending:
-        code = closed.rcvd.code if closed.rcvd is not None else NO_CLOSE_FRAME
+        # If this client has ended the connection, because a text was no UTF-8, the server only repeats the code.
+        is_theirs = closed.rcvd is not None and (closed.sent is None or closed.rcvd_then_sent)
+        code = closed.rcvd.code if closed.rcvd is not None and is_theirs else NO_CLOSE_FRAME
         after = after_close(code)
         if code == MALFORMED and self._hello_may_be_too_new:
             self._says_languages = self._says_here = False
@@ -717,8 +717,13 @@ class Client:
             if token is None or token == self._token:
                 wait_s = RENEW_AGAIN_S
                 continue
+            try:
+                await link.ask({"type": "token", "token": token})
+            except RequestRefused as refused:
+                log.warning("%s; keeping the present token", refused)
+                wait_s = RENEW_AGAIN_S
+                continue
             self._token = token
-            await link.ask({"type": "token", "token": token})
             wait_s = self._renewal_s(token_expiry_ms(token))
         await asyncio.Event().wait()  # no token, or its expiry is unknown: the server will close with 4401
 

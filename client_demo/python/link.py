@@ -78,17 +78,18 @@ class Link:
         self._pace = Pace(MESSAGES_PER_S, BURST)
 
     async def greet(self, hello: Message) -> Message:
-        """Send the `hello`, and return the server's `welcome`.
+        """Send the `hello`, and return the server's `welcome`. Messages before it are dropped.
 
-        Raise ClientError if the server's first message is not a `welcome`.
+        Raise TimeoutError if there is none in time.
         """
         await self._send(hello)
         async with asyncio.timeout(WELCOME_S):
-            while (welcome := self._read(await self._socket.recv())) is None:
-                pass
-        if welcome["type"] != "welcome":
-            raise ClientError("the server did not begin with a welcome: it does not speak this protocol")
-        return welcome
+            while True:
+                message = self._read(await self._socket.recv())
+                if message is not None and message["type"] == "welcome":
+                    return message
+                if message is not None:
+                    self._drop("a message before the welcome")
 
     async def talk(self, heartbeat_s: float) -> None:
         """Send the queued messages, and pass on the received ones, until the connection ends."""

@@ -1,16 +1,17 @@
 /** A short connection for a phone that was woken in the background. */
 
-/** @import { Fetched, FetchOptions, Filter } from "./geocast.js" */
+/** @import { Clock, Fetched, FetchOptions, Filter } from "./geocast.js" */
 
 import { Calls } from "./calls.js";
 import { OwnClock } from "./clock.js";
 import { spotsOf } from "./geo.js";
-import { Holdings, timeOf } from "./holdings.js";
+import { Holdings, isId, isListable, timeOf } from "./holdings.js";
 import { countOf, Link } from "./link.js";
 import { connectionOf, defaultKey, helloOf, notTooMany, tokenFrom, wiresOf, withoutLanguages } from "./options.js";
-import { MALFORMED, meaning, NO_CLOSE_FRAME } from "./reconnect.js";
+import { HELLO_REFUSED, MALFORMED, meaning, NO_CLOSE_FRAME } from "./reconnect.js";
 import { Store } from "./store.js";
 
+const AGAIN_MS = 500; // at least, and twice that at most, before a hello without `holding`: the caller waits for the answer
 const OF_CALLS = new Set(["call", "task", "standdown"]);
 
 export class GeocastError extends Error {
@@ -26,7 +27,7 @@ export class GeocastError extends Error {
 export async function fetchLive(options) {
   const { clock, ...connection } = connectionOf(options);
   const { timeoutMs = 20_000 } = options;
-  const fetching = new Fetching(connection, options, new OwnClock(clock));
+  const fetching = new Fetching(connection, options, clock);
   /** @type {unknown} */
   let timer;
   const timeout = new Promise((_, reject) => {
@@ -50,6 +51,7 @@ const entriesOf = (holding = {}) => (holding instanceof Map ? holding.entries() 
 class Fetching {
   #connection;
   #options;
+  #clock;
   #own;
   #holdings = new Holdings(false);
   #calls = new Calls();
@@ -59,6 +61,7 @@ class Fetching {
   #spots;
   #ahead = 0;
   #isOver = false;
+  #isWelcomed = false;
   /** @type {any[]} the dropped messages */
   #untrusted = [];
   /** @type {Link | null} */
@@ -66,12 +69,13 @@ class Fetching {
 
   /**
    * @param {Omit<ReturnType<typeof connectionOf>, "clock">} connection
-   * @param {FetchOptions} options @param {OwnClock} own
+   * @param {FetchOptions} options @param {Required<Clock>} clock
    */
-  constructor(connection, options, own) {
+  constructor(connection, options, clock) {
     this.#connection = connection;
     this.#options = options;
-    this.#own = own;
+    this.#clock = clock;
+    this.#own = new OwnClock(clock);
     const { storage = null, storageKey = defaultKey(options), places = [] } = options;
     this.#spots = notTooMany(spotsOf(places, options.h3));
     this.#store = new Store(storage, storageKey, () => {}); // if the storage fails, the caller still gets the alerts
@@ -110,18 +114,29 @@ class Fetching {
 
   /**
    * Send the hello and receive the messages that the welcome announces. A server of an older release closes a hello that
-   * has `languages` or a place that is `here`; then the hello is sent again without them.
+   * has `languages` or a place that is `here`; then the hello is sent again without them. If it is refused nevertheless,
+   * it is sent once without `holding`.
    * @param {ReadonlyMap<string, number>} known @param {string | undefined} token
    * @returns {Promise<Fetched["cancels"]>}
    */
   async #exchange(known, token) {
     const { filter } = this.#connection;
     const mayBeTooNew = filter.languages != null || this.#spots.some(({ here }) => here);
-    try {
-      return await this.#exchangeOnce(known, token, filter, true);
-    } catch (error) {
-      if (!(error instanceof GeocastError) || error.closeCode !== MALFORMED || !mayBeTooNew) throw error;
-      return this.#exchangeOnce(known, token, withoutLanguages(filter), false);
+    let [holding, ours, isNew] = [known, filter, mayBeTooNew];
+    for (;;) {
+      try {
+        return await this.#exchangeOnce(holding, token, ours, isNew || !mayBeTooNew);
+      } catch (error) {
+        const code = error instanceof GeocastError && !this.#isWelcomed ? (error.closeCode ?? 0) : 0;
+        if (code === MALFORMED && isNew) {
+          [ours, isNew] = [withoutLanguages(filter), false];
+        } else if (HELLO_REFUSED.includes(code) && holding.size > 0) {
+          holding = new Map();
+          await new Promise((resolve) => this.#clock.setTimeout(() => resolve(null), AGAIN_MS * (1 + Math.random())));
+        } else {
+          throw error;
+        }
+      }
     }
   }
 
@@ -129,7 +144,7 @@ class Fetching {
   #takeOfCalls(message) {
     if (message.type === "call") this.#calls.call(message.call, this.#now(), this.#own.now());
     if (message.type === "task") this.#calls.task(message, this.#now(), this.#own.now());
-    if (message.type === "standdown") this.#standdowns.push({ id: message.id, reason: message.reason });
+    if (message.type === "standdown" && isId(message.id)) this.#standdowns.push({ id: message.id, reason: String(message.reason) });
   }
 
   /**
@@ -148,6 +163,7 @@ class Fetching {
         now: () => this.#own.now(),
         hello: () => helloOf(wiresOf(this.#spots, saysHere), known, token, filter),
         welcomed: ({ now, live }) => {
+          this.#isWelcomed = true;
           this.#ahead = (timeOf(now) || this.#now()) - this.#own.now();
           toCome = countOf(live);
           isDone();
@@ -158,7 +174,7 @@ class Fetching {
           else if (type === "cancel") this.#holdings.cancel(message);
           else if (OF_CALLS.has(type)) this.#takeOfCalls(message);
           else return;
-          if (type === "cancel" && Number(revision) > (known.get(String(id)) ?? Infinity))
+          if (type === "cancel" && isListable(message) && Number(revision) > (known.get(String(id)) ?? Infinity))
             cancels.push({ id, revision, reason });
           toCome--;
           isDone();

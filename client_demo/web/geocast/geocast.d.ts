@@ -233,7 +233,10 @@ export interface HeldCall {
  */
 export interface Status {
   readonly state: "connecting" | "online" | "waiting" | "stopped" | "closed";
-  /** Why the last connection ended, in words of this library, for people. */
+  /**
+   * Why the last connection ended, in words of this library, for people. After three attempts without an answer from the
+   * URL ever, it names what to check: host, port, and the page's origin.
+   */
   readonly reason?: string;
   /** The close code of the last connection; 1006 when there was no close frame. */
   readonly code?: number;
@@ -463,6 +466,9 @@ export declare class Geocast {
    * at once. Throws TypeError without the option `feed` (or `url`).
    */
   setSource(source: "socket" | "feed" | "auto"): void;
+
+  /** How many messages were dropped because they were odd, since the client was made; an `error` event told each. */
+  readonly dropped: number;
 
   /** The valid qualifications of our token, from the server's last welcome; without one there are no calls. */
   readonly quals: readonly string[];

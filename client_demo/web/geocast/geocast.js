@@ -17,7 +17,7 @@
  * Rule 9  With the source `auto`, the feed is followed after three failures in a row to open a connection, or after a
  *         minute without one, and also if the server refuses us for good. Meanwhile a connection is tried every 10
  *         minutes, and at once when the browser is online again. The first `welcome` ends it. Held alerts stay.
- * Rule 10 No message ends the client: what a `hello` could not list is dropped and reported as an `error` event. If a
+ * Rule 10 No message ends the client: what a `hello` could not list is dropped, counted and reported as an `error` event. If a
  *         server refuses a `hello` nevertheless, the client comes back once without `holding`.
  */
 
@@ -53,7 +53,9 @@ const SAVE_MS = 250; // changes within this time are written together
 const TOKEN_MS = 30_000; // a token function that takes longer has failed
 const RENEW_MS = 60_000; // before a token expires, or after 80 % of its life if that is later
 const RENEW_AGAIN_MS = 5_000; // after a failed renewal
-const MAX_FAILURES = 3; // to open a connection, before the feed is followed (Rule 9)
+const MAX_FAILURES = 3; // to open a connection, before the feed is followed (Rule 9) and the reason says more
+const NEVER_ANSWERED =
+  "no stream has ever answered at this url: check the host, the port (the stream's, not the api's) and, for a page, that the server allows its origin";
 const PATIENCE_MS = 60_000; // without a connection, before the feed is followed
 const TRY_AGAIN_MS = 600_000; // between two attempts to connect, while the feed is followed
 
@@ -87,6 +89,8 @@ export class Geocast {
   #saysHolding = true; // whether the next hello has `holding` (Rule 10)
   #helloHasHolding = false; // whether the last hello had `holding` and is unanswered
   #isAnswered = false; // whether the last attempt to connect was answered
+  #unanswered = 0; // attempts in a row, as long as nothing has ever answered; then -Infinity
+  #droppedMessages = 0;
   /** @type {Link | null} */
   #link = null;
   #feedOptions;
@@ -211,6 +215,10 @@ export class Geocast {
     if (said?.type === "ok") return { id: `try:${id}` };
     const wait = Number(said?.retry_after_s);
     return withValues({ reason: String(said?.code ?? "not-connected"), retryAfterS: wait > 0 ? wait : undefined });
+  }
+
+  get dropped() {
+    return this.#droppedMessages;
   }
 
   get quals() {
@@ -343,7 +351,7 @@ export class Geocast {
         ...(verifier && { read: (message) => verifier.read(message) }),
         dropped: (message, cause) => this.#dropped(message, cause),
         refused: (why) => this.#problem("refused", why),
-        unreadable: () => this.#problem("message", "the server sent data that is not a message"),
+        unreadable: () => this.#drop("the server sent data that is not a message"),
         ended: (code) => this.#ended(code),
       });
     } catch {
@@ -419,7 +427,9 @@ export class Geocast {
 
   /** @param {number} code */
   #ended(code) {
-    const reason = code === NO_CLOSE_FRAME && !this.#wasWelcomed ? "no connection could be made" : meaning(code);
+    this.#unanswered = this.#isAnswered ? -Infinity : this.#unanswered + 1;
+    const none = this.#unanswered < MAX_FAILURES ? "no connection could be made" : NEVER_ANSWERED;
+    const reason = code === NO_CLOSE_FRAME && !this.#wasWelcomed ? none : meaning(code);
     const after = afterClose(code);
     this.#link = null;
     this.#renewAt = Infinity;
@@ -499,7 +509,7 @@ export class Geocast {
       now: () => this.#own.now(),
       heard: (behind) => this.#heardFeed(feed, behind),
       failed: (reason, retryAt) => this.#feedFailed(reason, retryAt),
-      incomplete: () => this.#problem("message", "the feed has an alert that is incomplete"),
+      incomplete: () => this.#drop("the feed has an alert that is incomplete"),
     });
     this.#feed = feed;
     this.#setStatus({ state: "connecting", source: "feed" });
@@ -554,13 +564,13 @@ export class Geocast {
       const { kept } = this.#holdings;
       const changes = this.#changesOf(message);
       if (this.#holdings.kept > kept) this.#link.ping(); // ended on arrival: ask for the server's time
-      if (changes === null) this.#problem("message", `the server sent an ${message.type} that is incomplete`);
+      if (changes === null) this.#drop(`the server sent an ${message.type} that is incomplete`);
       else this.#report(changes);
       this.#took();
     }
     const taken = this.#takeOfCalls(message);
     if (taken !== undefined) {
-      if (taken === null) this.#problem("message", `the server sent a ${message.type} that is incomplete`);
+      if (taken === null) this.#drop(`the server sent a ${message.type} that is incomplete`);
       else this.#reportCalls(taken);
       this.#took();
     }
@@ -590,6 +600,12 @@ export class Geocast {
   #took() {
     if (this.#catchUp > 0) this.#catchUp--;
     this.#caughtUp();
+  }
+
+  /** Count a message that cannot be used, and report it (Rule 10). @param {string} why */
+  #drop(why) {
+    this.#droppedMessages++;
+    this.#problem("message", why);
   }
 
   /** Report a message that too few known reviewers approved (C14). The revision that was held stays. @param {Message} message @param {any} untrusted */

@@ -21,7 +21,7 @@
  * @property {(message: Message) => Promise<Message>} [read]  returns the message to take instead; rejects a message to drop
  * @property {(message: Message, cause: unknown) => void} [dropped]  `read` has rejected
  * @property {(why: string) => void} refused  a `move`, `filter`, `token` or `try` was answered with an `error`
- * @property {() => void} unreadable
+ * @property {() => void} unreadable  a frame has no message, or one before the welcome
  * @property {(code: number) => void} ended  once; never after `close`
  */
 
@@ -249,7 +249,8 @@ export class Link {
   /** @param {Message} message */
   #handle(message) {
     if (message.type === "welcome" && !this.#isWelcomed) this.#welcomed(message);
-    else if (this.#isWelcomed && !this.#answers(message)) this.#owner.take(message);
+    else if (!this.#isWelcomed) this.#owner.unreadable();
+    else if (!this.#answers(message)) this.#owner.take(message);
   }
 
   /** @param {Message} welcome */

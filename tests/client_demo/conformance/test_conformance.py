@@ -26,7 +26,7 @@ from client_demo.python.client import Client
 WAIT_S = 20.0
 TRIES = 5
 BIN = Path(sys.executable).parent
-LISTEN_PLAYS = ("basics", "revisions", "inside", "polygons", "clock", "wrong-clock", "at-once", "no-return-4400")
+LISTEN_PLAYS = ("basics", "revisions", "inside", "polygons", "clock", "wrong-clock", "at-once", "no-return-4400", "odd")
 SIDE_BY_SIDE = 20
 # Reconnection delays do not depend on the message format.
 ABOUT_MESSAGES = ["many", "tasked", "clock", "wrong-clock", "basics", "revisions", "inside", "polygons", "odd"]

@@ -494,13 +494,17 @@ def test_unknown_or_malformed_messages_are_ignored():
     assert [change.kind for change in changes] == ["new"]
 
 
-def test_server_without_a_welcome_is_given_up():
+def test_message_before_the_welcome_is_dropped_and_ends_nothing():
+    """The next good alert is heard on the same connection."""
 
     async def strange(session):
         await session.send(type="greetings")
-        await session.stay()
+        await session.welcome()
+        await session.send(type="alert", alert=alert())
+        await session.read()
 
-    gives_up(strange, "does not speak this protocol")
+    changes, _ = run_once(strange)
+    assert [change.kind for change in changes] == ["new"]
 
 
 @pytest.mark.parametrize("status", [HTTPStatus.NOT_FOUND, HTTPStatus.FORBIDDEN])

@@ -688,6 +688,8 @@ for (const isSlow of [false, true]) {
       second.geocast.held().map(({ alert, affected }) => [alert.id, affected]),
       [["a", true]],
     );
+    FakeSocket.last.welcome(clock);
+    second.events.length = 0;
     tell(FakeSocket.last, "b", { revision: 2 });
     assert.deepEqual(second.events, []);
     second.geocast.close();

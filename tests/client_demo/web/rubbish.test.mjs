@@ -32,6 +32,65 @@ test("fetchLive returns alerts whose ids are property names of every object", as
   assert.deepEqual(alerts.map((item) => item.alert.id).sort(), [...INHERITED].sort());
 });
 
+for (const code of [4400, 1007, 1009])
+  test(`fetchLive comes back once without holding after ${code}`, async () => {
+    const { done, socket } = await fetching({ holding: { kept: 1 } });
+    socket.onopen();
+    socket.end(code);
+    await clock.pass(1_000);
+    const again = FakeSocket.last;
+    assert.notEqual(again, socket);
+    again.welcome(clock, { live: 1 });
+    assert.deepEqual(socket.took("hello")[0].holding, { kept: 1 });
+    assert.equal(again.took("hello")[0].holding, undefined);
+    again.say({ type: "alert", alert: alert(clock, "fresh") });
+    assert.deepEqual((await done).alerts.map((item) => item.alert.id), ["fresh"]);
+  });
+
+test("fetchLive rejects when the hello without holding is refused, too", async () => {
+  const { done, socket } = await fetching({ holding: { kept: 1 } });
+  socket.onopen();
+  socket.end(4400);
+  await clock.pass(1_000);
+  FakeSocket.last.onopen();
+  FakeSocket.last.end(4400);
+  await assert.rejects(done, { closeCode: 4400 });
+  assert.equal(FakeSocket.all.length, 2);
+});
+
+test("odd messages are counted, also before the welcome", async () => {
+  const { geocast, socket } = await welcomed({});
+  socket.say({ type: "alert", alert: alert(clock, "a b") });
+  socket.say("{");
+  assert.equal(geocast.dropped, 2);
+  socket.end(1012);
+  await clock.pass(2_000);
+  FakeSocket.last.onopen();
+  FakeSocket.last.say({ type: "greetings" });
+  assert.equal(geocast.dropped, 3);
+  geocast.close();
+});
+
+test("after three attempts without any answer the reason says what to check", async () => {
+  const geocast = new Geocast({ url, places: [HOME], clock, WebSocket: FakeSocket, storage: null, random: () => 0 });
+  const reasons = [];
+  geocast.on("status", ({ state, reason }) => state === "waiting" && reasons.push(reason));
+  for (let count = 1; count <= 3; count++) {
+    await clock.pass(0);
+    FakeSocket.last.end(1006);
+    await clock.pass(4_000);
+  }
+  assert.doesNotMatch(reasons[1], /port/);
+  assert.match(reasons[2], /host, the port .* origin/);
+  FakeSocket.last.welcome(clock);
+  for (let count = 1; count <= 4; count++) {
+    FakeSocket.last.end(1006);
+    await clock.pass(60_000);
+  }
+  assert.doesNotMatch(reasons.slice(3).join(), /port/);
+  geocast.close();
+});
+
 test("an alert held under such an id is listed, compared and cancelled like any other", async () => {
   const holding = new Map(INHERITED.map((id) => [id, 2]));
   for (const given of [holding, JSON.parse(JSON.stringify(Object.fromEntries(holding)))]) {
