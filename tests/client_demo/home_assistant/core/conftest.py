@@ -10,6 +10,7 @@ import pytest
 import pytest_socket
 from end_to_end.kit.proxy import Proxy
 from real_node import ROOT, Node
+from support.odd_node import OddNode
 
 
 def _build():
@@ -42,6 +43,20 @@ def session_proxy(session_node):
     """A network between Home Assistant and the node."""
     with Proxy(session_node.stream_port) as proxy:
         yield proxy
+
+
+@pytest.fixture(scope="session")
+def session_odd_node():
+    """A node that sends each odd message. It lasts for the session, because its threads do."""
+    pytest_socket.enable_socket()
+    with OddNode() as node:
+        yield node
+
+
+@pytest.fixture
+def odd_node(session_odd_node, socket_enabled):
+    """The node that sends each odd message, with sockets allowed."""
+    return session_odd_node
 
 
 @pytest.fixture

@@ -289,6 +289,25 @@ async def test_restart_of_home_assistant_without_a_network_shows_the_stored_aler
     assert house.events == [("new", "stored"), ("cancelled", "stored")]
 
 
+async def test_good_alerts_are_heard_after_each_odd_message_and_after_a_restart(hass, node, network, odd_node):
+    """The entry is loaded again from its store. Odd alerts are counted, and none is listed to a node later."""
+    entry = MockConfigEntry(domain="geocast", data=data_for(node, network, next(places), url=odd_node.url))
+    entry.add_to_hass(hass)
+    house = await House(hass, entry).start()
+    for name in (*odd_node.good, "after-1"):
+        await house.until_event("new", name)
+    assert house.client.dropped >= len(odd_node.odd)
+    odd_node.has_heard.set()
+    await house.until_event("new", "after-2")
+    assert await house.do(odd_node.heard, 2) == odd_node.good | {"after-1"}
+    assert await hass.config_entries.async_unload(entry.entry_id)
+    assert await hass.config_entries.async_setup(entry.entry_id)
+    await house.until_event("new", "after-3")
+    assert await house.do(odd_node.heard, 3) == odd_node.good | {"after-1", "after-2"}
+    assert house.state("alert").state == "on"
+    await hass.config_entries.async_unload(entry.entry_id)
+
+
 async def test_removed_entry_leaves_no_stored_alerts(house, node, hass_storage):
     """Stored alerts have no place of the user, and no token."""
     await house.do(lambda: node.publish("left-behind", house.place))
