@@ -5,7 +5,7 @@ and revisions that a node accepts (docs/protocol.md, A1 and L4), so it may not k
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from client_demo.python.wire import Message
@@ -98,6 +98,7 @@ ODD_TEXTS: dict[str, str | bytes] = {
     "no JSON": "{",
     "a message twice": '{"type":"pong"}{"type":"pong"}',
 }
+ODD_DOCUMENTS = ("[" * DEEP, "{", "7", '{"type":"FeatureCollection","features":7}')
 ODD_BYTES: dict[str, str | bytes] = {
     "100,000 lists": b"\x91" * DEEP,
     "a map with a map as its key": b"\x81\x81\xa1a\x01\x01",
@@ -119,6 +120,15 @@ def frames(alert: Message, call: Message, *, is_text: bool) -> dict[str, str | b
     odd |= ODD_MESSAGES
     encoded = {why: as_json(message) if is_text else as_msgpack(message) for why, message in odd.items()}
     return {why: frame for why, frame in encoded.items() if frame} | (ODD_TEXTS if is_text else ODD_BYTES)
+
+
+def document(odd: Message, good: Callable[[str], Message]) -> tuple[str, set[str]]:
+    """Return a document of the feed with each odd alert, a good one after each, and the ids of the good ones."""
+    names = [f"good-{number}" for number in range(len(ODD_ALERTS))]
+    alerts = zip(({**odd, **more} for more in ODD_ALERTS.values()), map(good, names), strict=True)
+    features = [{"type": "Feature", "geometry": None, "properties": each} for pair in alerts for each in pair]
+    whole = {"type": "FeatureCollection", "features": [7, {}, *features], "cancelled": [7, {"id": []}]}
+    return as_json(whole), set(names)
 
 
 def as_json(message: Any) -> str:

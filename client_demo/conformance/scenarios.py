@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from client_demo.python.holdings import ID
 from client_demo.python.wire import Message
 
-from .odd_messages import frames
+from .odd_messages import ODD_DOCUMENTS, document, frames
 from .scripted_feed import SAYS_WHO, ScriptedFeed
 from .scripted_server import MOMENT_S, Over, ScriptedServer, Talk
 
@@ -672,6 +672,26 @@ async def _asked(server: ScriptedFeed) -> Talk:
     return talk
 
 
+async def odd_feed(server: ScriptedFeed) -> None:
+    """Show odd documents, one with each odd alert beside a good one, and then a good document."""
+    talk, found = await server.client(), server.findings
+    mixed, good = document(talk.alert_content("odd"), talk.alert_content)
+    for server.odd in (*ODD_DOCUMENTS, mixed):
+        if not await server.asked(LATER_S + 10):
+            found.unmet("odd", "does not ask for the feed any more after an odd document")
+            return
+    server.odd = ""
+    await talk.alert("after")
+    if not await talk.fence():
+        found.not_seen("odd", "the client reports no alert that it has shown")
+        return
+    found.check(
+        "odd", good | {"after"} <= {key for key, _ in talk.acks()}, "did not show a good alert beside an odd one"
+    )
+    held = _held(await _asked(server))
+    found.check("odd", all(map(ID.fullmatch, held)), "holds an alert with an id that no node accepts")
+
+
 async def own_test(server: ScriptedServer) -> None:
     """Send a test alert of the kind that a client may ask for: nothing follows it, and the node knows nothing of it."""
     talk = await server.client()
@@ -723,5 +743,6 @@ SCENARIOS = {
 # The scenarios for a client of the feed. Those that are also above need no connection.
 FEED_SCENARIOS = {
     "feed": Scenario("feed", ("feed", "tombstones", "unknown", "unknown-cancel"), feed),
+    "odd-feed": Scenario("odd-feed", ("odd",), odd_feed),
     **{name: SCENARIOS[name] for name in ("revisions", "clock", "wrong-clock", "inside", "polygons")},
 }

@@ -80,6 +80,7 @@ class ScriptedFeed(ScriptedServer):
         self.requests: list[Request] = []
         self.report: dict[str, Any] | None = None  # the client's last report
         self.failure = 0  # an HTTP status to answer with, instead of the document
+        self.odd = ""  # a document to answer with, instead of the good one
         self._alerts: dict[str, Mapping[str, Any]] = {}
         self._cancelled: list[Mapping[str, Any]] = []
         self._talk: FeedTalk | None = None
@@ -88,7 +89,7 @@ class ScriptedFeed(ScriptedServer):
     def begin(self, findings: Findings) -> None:
         """Begin a new scenario with an empty document."""
         super().begin(findings)
-        self._alerts, self._cancelled, self.report, self.failure = {}, [], None, 0
+        self._alerts, self._cancelled, self.report, self.failure, self.odd = {}, [], None, 0, ""
 
     async def client(self) -> FeedTalk:
         """Return the client, once it has asked and reported. Raise Over if it does not come."""
@@ -156,7 +157,8 @@ class ScriptedFeed(ScriptedServer):
         features = [
             {"type": "Feature", "id": key, "geometry": None, "properties": a} for key, a in self._alerts.items()
         ]
-        body = json.dumps({"type": "FeatureCollection", "features": features, "cancelled": self._cancelled}).encode()
+        good = {"type": "FeatureCollection", "features": features, "cancelled": self._cancelled}
+        body = self.odd.encode() or json.dumps(good).encode()
         tag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
         headers = {"ETag": tag, "Date": date, "Cache-Control": f"public, max-age={MAX_AGE_S}, must-revalidate"}
         if request.headers.get("If-None-Match") == tag:
