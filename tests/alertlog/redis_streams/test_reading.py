@@ -22,10 +22,12 @@ from alertlog.redis_streams.tools import (
 from end_to_end.kit.proxy import Proxy
 from support.redis_server import RedisServer, needs_redis, sentinel_url, trio, wait_until
 
+from geocast.alertlog import codec
 from geocast.alertlog.redis_streams import RedisStreamsLog, reading
 from geocast.alertlog.redis_streams import follower as redis_follower
 from geocast.alertlog.redis_streams import log as redis_log
 from geocast.alertlog.redis_streams.reading import PRIMARY, PrimaryEnds, ServerChoice, unfit
+from geocast.alertlog.redis_streams.stored import Stored
 from geocast.model.errors import ConfigError
 
 pytestmark = needs_redis
@@ -387,6 +389,34 @@ def test_replica_that_withholds_entry_and_renumbers_is_left_and_entry_is_read(se
 
     run(main)
     assert "withholds or alters entries" in caplog.text
+
+
+def test_entry_that_a_replica_forged_is_not_kept_to_be_put_back_after_a_failover(server, replica):
+    """When the replica is left, its copies go; the true entry with the same id and number is kept (RG4)."""
+    forged = Stored.of(lasting("b", headline="forged"))
+
+    def forge(answer):
+        for name, value in ((b"p", forged.payload), (b"c", b"%d" % codec.checksum("b", 1, forged.payload))):
+            answer = alters("b", name, value)(answer)
+        return answer
+
+    async def main():
+        async with (
+            Between(replica, forge) as liar,
+            opened(server.url, follow=liar.url) as log,
+            Following(log) as following,
+        ):
+            async with opened(server.url) as writer:  # only this process appends, so only it has the true entry
+                await appended(writer, "a")
+                await told(following, "a")
+                await appended(writer, "b")
+                await until(lambda: following.given.count(("b", 1)) == 2, "the true entry follows the forged one")
+            [true] = [fields[b"p"] for fields in entries_of(server) if fields[b"i"] == b"b"]
+            server.command("FLUSHALL")
+            await until(lambda: len(entries_of(server)) == 2, "the entries are put back")
+            assert [fields[b"p"] for fields in entries_of(server) if fields[b"i"] == b"b"] == [true]
+
+    run(main)
 
 
 def entries_of(server):

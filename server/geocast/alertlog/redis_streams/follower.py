@@ -28,7 +28,7 @@ read is there, it continues after that entry; if not, it makes the log begin a n
 import asyncio
 import dataclasses
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,7 +41,8 @@ from .. import BATCH, BATCH_BYTES, DECODE_AT_ONCE, DECODE_S, HEARTBEAT_S, Positi
 from .connection import ANSWER_S
 from .history import Differs, History, ReadPosition, Rewound
 from .reading import ReadServer, ServerChoice
-from .stored import ZERO, Fields, Id, Quarantine, Stored, identity, parse_id, text_of
+from .repair import StoredEntries
+from .stored import ZERO, Fields, Id, Quarantine, identity, parse_id, text_of
 from .writer import Writer
 
 # The largest number of entries that one XREAD asks for. Even if all have the largest size, they take at most
@@ -61,7 +62,7 @@ class FollowedStream:
     writer: Writer
     history: History
     aside: Quarantine
-    keep: Callable[[Stored], None]  # called with each entry to keep in memory: read, accepted and not ended
+    known: StoredEntries  # the copies of entries that were read, are accepted and have not ended
     compares: bool  # whether what is read is compared with the primary, because it may come from a replica
 
 
@@ -116,6 +117,8 @@ class Following:
                     if differs:  # read again what a replica has withheld or altered, and everything if unsure
                         left = None if server.is_primary or follower is None else follower.reading.confirmed
                         after = after if left is not None else 0
+                    if follower is not None and (differs or left is None):  # the same entries are read again
+                        self._source.known.forget(follower.reading.copies)
                     if not server.is_primary:
                         server = await self._servers.leave(server, error)
                     before, follower = left, None
@@ -282,7 +285,9 @@ class _Follower:
             return None
         stored, entry = readable
         if not isinstance(entry, Untrusted):
-            self._source.keep(stored)
+            self._source.known.keep(stored)
+            if self._source.compares:
+                self.reading.copies.append((place, stored))
         return Positioned(position, entry) if is_followed(entry) else None
 
     def _check_hearing(self) -> None:

@@ -40,7 +40,7 @@ from collections import deque
 from dataclasses import dataclass, field, replace
 
 from ...model.errors import LogUnavailable
-from .stored import ZERO, Fields, Id, Identity, Server, digest_after, position_of
+from .stored import ZERO, Fields, Id, Identity, Server, Stored, digest_after, position_of
 
 
 def floor_after(mark: tuple[int, int], epoch: int, seq: int) -> int | None:
@@ -156,6 +156,7 @@ class ReadPosition:
     compared: Id = ZERO  # the last item up to which the digest was compared
     unconfirmed: deque["ReadPosition"] = field(default_factory=deque)  # after each item, until it is compared
     confirmed: "ReadPosition | None" = None  # up to where the primary has confirmed what was read
+    copies: deque[tuple[Id, Stored]] = field(default_factory=deque)  # entries kept in memory that it has not confirmed
 
     def may_be_continued(self, after: int, ended_before_ms: int) -> bool:
         """Return whether a new follower that begins here gets every entry that its caller wants.
@@ -188,6 +189,7 @@ class ReadPosition:
         self.summed, self.digest, self.confirmed = before.summed, before.digest, before.confirmed
         self.uncounted, self.compared = before.uncounted, before.compared
         self.unconfirmed = deque(each for each in before.unconfirmed if each.summed <= before.summed)
+        self.copies = before.copies
 
     def begin(self, epoch: int, seq: int, top: Id, digest: tuple[Id, bytes] = (ZERO, b"")) -> None:
         """Begin to read at the start of the stream.
@@ -259,6 +261,8 @@ class ReadPosition:
                 raise Differs
             reading.compared = self.compared = summed
             self.confirmed = reading
+        while self.uncounted is None and self.copies and self.copies[0][0] <= self.compared:
+            self.copies.popleft()
 
     def wants(self, position: int, ends_at: int) -> bool:
         """Return whether the caller wants the entry that was read last.

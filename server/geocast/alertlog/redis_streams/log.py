@@ -88,7 +88,7 @@ class RedisStreamsLog:
         self._servers = ServerChoice(
             self.name, self._primary, where, follow, self._stream, self._history, volatile=volatile
         )
-        parts = self._stream, self._writer, self._history, self._aside, self._known.keep
+        parts = self._stream, self._writer, self._history, self._aside, self._known
         source = FollowedStream(*parts, compares=follow != PRIMARY)
         self._following = Following(self._servers, source)
 

@@ -24,15 +24,17 @@ import contextlib
 import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 
+from ...clock import Turn
 from ...model.alert import Untrusted
-from ...model.call import MOVED, Acceptance, CallEntry, Release, body_of
+from ...model.call import KINDS, MOVED, Acceptance, CallEntry, Release, body_of
 from ...model.errors import LogUnavailable, trace
-from .. import codec, drop_unverified_cancels
+from .. import DECODE_AT_ONCE, DECODE_S, codec, drop_unverified_cancels
 from .delivery_counts import DeliveryCounts
 from .history import History
-from .stored import Quarantine, Stored
+from .stored import Id, Quarantine, Stored
 from .writer import Writer
 
 logger = logging.getLogger(__name__)
@@ -117,6 +119,16 @@ class StoredEntries:
         alert.entries.setdefault(stored.revision, stored)
         alert.forget_places()
 
+    def forget(self, copies: deque[tuple[Id, Stored]]) -> None:
+        """Drop these copies, with the ids of their items. What was read does not agree with the primary."""
+        while copies:
+            _, stored = copies.pop()
+            entries = self._alerts[stored.id].entries if stored.id in self else {}
+            if entries.get(stored.revision) == stored:
+                del entries[stored.revision]
+            if not entries:
+                self._alerts.pop(stored.id, None)
+
     def replace(self, stored: Stored) -> None:
         """Replace the copy of an entry with `stored`, which the log now has under the same id and number (Rule 3)."""
         alert = self._alert(stored.id)
@@ -154,9 +166,10 @@ class StoredEntries:
         entries = {} if alert is None else alert.entries
         return [entries[number] for number in sorted(entries) if number < stored.revision]
 
-    def chains(self) -> list[Chain]:
-        """Return one list for each alert in memory. A list has the copies of the alert's entries, ordered by number."""
-        return [[alert.entries[number] for number in sorted(alert.entries)] for alert in self._alerts.values()]
+    def chains(self) -> Iterator[Chain]:
+        """Yield one list for each alert in memory now. It has the copies of the alert's entries, ordered by number."""
+        for alert in list(self._alerts.values()):
+            yield [alert.entries[number] for number in sorted(alert.entries)]
 
 
 class Repairer:
@@ -223,7 +236,14 @@ class Repairer:
         moment.
         """
         self._known.forget_ended()
-        chains = [accepted for chain in self._known.chains() if (accepted := self._accepted(chain))]
+        chains: list[Chain] = []
+        turn = Turn(DECODE_AT_ONCE, DECODE_S)
+        for chain in self._known.chains():
+            if accepted := self._accepted(chain):
+                chains.append(accepted)
+            if turn.is_over():
+                await asyncio.sleep(0)
+                turn = Turn(DECODE_AT_ONCE, DECODE_S)
         before = self.put_back
         for cancelled in (True, False):
             wanted = [chain for chain in chains if any(stored.kind in codec.ENDINGS for stored in chain) is cancelled]
@@ -321,8 +341,10 @@ def _given_back(chain: Chain) -> set[Stored]:
     (A `claim` gives a responder a seat, that is, a place among the responders who go to the call.)
     """
     held: dict[int, Stored] = {}
-    found = set()
+    found: set[Stored] = set()
     for stored in chain:
+        if stored.kind not in KINDS:
+            return found  # an alert; don't decode it
         with contextlib.suppress(ValueError):
             entry = stored.entry()
             body = body_of(entry) if isinstance(entry, CallEntry) else None
