@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+from push.devicestore.contract import begin_term
 from support.fakes import DALLAS, HOUR_MS, NOON_MS, FakeClock, a_cancel, a_revision
 from support.model import SEVERITIES, Client, Item, Rules
 
@@ -142,7 +143,7 @@ class Pushes(RuleBasedStateMachine):
     def take(self, process, shards):
         """Begin a new lease of these shards and give them to a process, which drops its older leases first."""
         self.let_go(process, [shard for shard in shards if shard in process.shards.terms])
-        terms = {shard: self.store.begin_term(shard) for shard in shards}
+        terms = {shard: begin_term(self.store, shard) for shard in shards}
         process.shards.terms.update(terms)
         process.shards.unsure.difference_update(terms)
         process.shards.lost.difference_update(terms)

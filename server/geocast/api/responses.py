@@ -18,7 +18,7 @@ from ..alertlog import Counts, Cursor, Page
 from ..ingest.publish import PublishOutcome
 from ..model import problems
 from ..model.alert import Cancel, Entry, OtherKind, Revision
-from ..model.errors import LogUnavailable
+from ..model.errors import LogUnavailable, StoreUnavailable
 from ..model.problems import Problem
 from ..model.times import format_time
 from ..policy.confirmation import covered_km2
@@ -170,6 +170,8 @@ def as_problem(error: Exception) -> Problem:
             return error
         case LogUnavailable():
             return Problem.later(problems.LOG_UNAVAILABLE, RETRY_AFTER_S)
+        case StoreUnavailable():
+            return Problem.later(problems.STORE_UNAVAILABLE, RETRY_AFTER_S)
         case HTTPException(status_code=405):
             return Problem(problems.METHOD_NOT_ALLOWED)
         case HTTPException(status_code=404):

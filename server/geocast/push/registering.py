@@ -10,7 +10,7 @@ This module uses no HTTP. No answer repeats an endpoint, a key or a place.
 import contextlib
 import re
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, NamedTuple
 from urllib.parse import urlsplit
@@ -270,10 +270,10 @@ class Registering:
         if self._terms.services.allowed(subscription.endpoint) is None:
             wanted = "must be an https URL of at most 1,000 bytes at a push service that this server allows"
             yield Violation(problems.ENDPOINT_NOT_ALLOWED, "/subscription/endpoint", wanted)
-        if not _is_point(subscription.keys.p256dh):
+        if not _decodes(subscription.keys.p256dh, point):
             wanted = "must be an uncompressed point of P-256, 65 bytes, as base64url"
             yield Violation(problems.INVALID_VALUE, "/subscription/keys/p256dh", wanted)
-        if not _is_auth(subscription.keys.auth):
+        if not _decodes(subscription.keys.auth, lambda key: len(key) == AUTH_BYTES):
             wanted = f"must be {AUTH_BYTES} bytes as base64url"
             yield Violation(problems.INVALID_VALUE, "/subscription/keys/auth", wanted)
         expires_ms = subscription.expirationTime
@@ -296,17 +296,9 @@ class Registering:
         return lease_ms if expires_ms is None else min(lease_ms, int(expires_ms))
 
 
-def _is_point(text: str) -> bool:
+def _decodes(text: str, is_right: Callable[[bytes], object]) -> bool:
     try:
-        point(decoded(text))
-    except ValueError:
-        return False
-    return True
-
-
-def _is_auth(text: str) -> bool:
-    try:
-        return len(decoded(text)) == AUTH_BYTES
+        return bool(is_right(decoded(text)))
     except ValueError:
         return False
 

@@ -114,7 +114,7 @@ def make_app(calls: DevicesContext) -> ASGIApp:
         return JSONResponse(answer)
 
     async def problem(request: Request, error: Exception) -> Response:
-        found = _problem_of(error)
+        found = as_problem(error)
         if found.type is problems.METHOD_NOT_ALLOWED:
             found.headers["Allow"] = allowed(app.routes, request.url.path)
         return _refused(calls, found)
@@ -132,12 +132,6 @@ def make_app(calls: DevicesContext) -> ASGIApp:
     )
     app.router.redirect_slashes = False
     return _Gate(app, calls)
-
-
-def _problem_of(error: Exception) -> Problem:
-    if isinstance(error, StoreUnavailable):
-        return Problem.later(problems.STORE_UNAVAILABLE, RETRY_AFTER_S)
-    return as_problem(error)
 
 
 def _refused(calls: DevicesContext, problem: Problem) -> Response:
@@ -206,7 +200,7 @@ class _Gate:
             if scope["path"] != OFFER:
                 subject = await self._admit(scope)
         except (Problem, StoreUnavailable) as error:
-            return _refused(self.calls, _problem_of(error)), subject
+            return _refused(self.calls, as_problem(error)), subject
         return self.app, subject
 
     async def _admit(self, scope: Scope) -> Hashable:

@@ -42,6 +42,13 @@ def line(name, alert, number=1, state=State.SENT, ends_at_ms=FAR_MS, secret=None
     return DeliveryRecord(digest(name), digest(alert), number, state, ends_at_ms, known_by, term)
 
 
+def begin_term(store, shard):
+    """Begin a new term of a shard of a store in memory, as if another process took it, and return its number."""
+    terms = store._memory.terms
+    terms[shard] = terms.get(shard, 0) + 1
+    return terms[shard]
+
+
 def known(name, **more):
     """Return the registration key of a device."""
     return device(name, **more).known

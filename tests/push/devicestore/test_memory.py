@@ -4,7 +4,7 @@ import pytest
 
 pytest.register_assert_rewrite("push.devicestore.contract")
 
-from push.devicestore.contract import FencedContract  # noqa: E402 (its asserts are rewritten first)
+from push.devicestore.contract import FencedContract, begin_term  # noqa: E402 (its asserts are rewritten first)
 
 from geocast.push.devicestore.memory import MemoryDevices  # noqa: E402
 
@@ -19,4 +19,4 @@ class TestMemoryDevices(FencedContract):
         return store.other()
 
     async def begin_term(self, store, shard):
-        return store.begin_term(shard)
+        return begin_term(store, shard)

@@ -40,14 +40,6 @@ class MemoryDevices:
         """Return another store with the same devices, which behaves like the store of another process."""
         return MemoryDevices(self._memory)
 
-    def begin_term(self, shard: int) -> int:
-        """Begin a new term of a shard (as if another process took it) and return the term's number.
-
-        A shard is a subset of the devices. Records that name an older term are refused from now on.
-        """
-        number = self._memory.terms[shard] = self._memory.terms.get(shard, 0) + 1
-        return number
-
     async def start(self) -> None:
         self._position = self._memory.changed
 
