@@ -117,7 +117,7 @@ soak-faults: $(VENV)/.test  ## run nodes under random faults; MINUTES=30 for eac
 	@FAULT_SECONDS=$$(( $(MINUTES) * 60 )) \
 	  $(BIN)/python -X dev -m pytest --timeout 0 -s tests/end_to_end/faults/test_nemesis.py tests/end_to_end/faults/test_push_faults.py -k "$(ON)"
 
-soak-injections: $(VENV)/.test  ## throw unexpected exceptions into a node, push and relay at random; MINUTES=10
+soak-injections: $(VENV)/.test  ## throw unexpected exceptions into a node, push, relay and fetch at random; MINUTES=10
 	@FAULT_SECONDS=$$(( $(MINUTES) * 60 )) \
 	  $(BIN)/python -X dev -m pytest --timeout 0 -s tests/end_to_end/faults/test_injections.py
 

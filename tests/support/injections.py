@@ -9,18 +9,26 @@ that was thrown at random.
 
 import asyncio
 import functools
-import importlib
 import inspect
 import os
 import random
+import sys
 from collections.abc import Awaitable, Callable, Generator
 from pathlib import Path
 from typing import Any
 
 LOOK_S = 0.05
 PAUSE_S = 0.5  # on average, between two random exceptions in a process
-# Modules with functions that tasks call.
-MODULES = ("stream.log_reader", "stream.fanout", "stream.hub", "stream.live_alerts", "relay.relaying", "feed.gallery")
+AT_A_TIME = 6  # number of functions of which the first one that is called raises
+# For each command, the packages and modules with functions that its tasks call.
+READING = ("alertlog", "stream.log_reader", "stream.live_alerts")
+CALLED = {
+    "serve": ("alertlog", "stream", "calls", "feed"),
+    "push": (*READING, "stream.fanout", "push"),
+    "relay": (*READING, "relay"),
+    "fetch": ("ingest.fetch",),
+}
+FEED_PAUSE_S = 1.0  # instead of an interval of at least 15 s
 
 
 class Injected(Exception):  # noqa: N818 (an exception that nobody expects)
@@ -69,21 +77,24 @@ class Injector:
             dice.choice(sorted(self.running, key=lambda each: each.name)).throw()
         else:
             self._disarm()
-            self._arm(*dice.choice(_functions()))
+            for owner, name in dice.sample(_functions(), AT_A_TIME):
+                self._arm(owner, name)
 
     def _arm(self, owner: type, name: str) -> None:
         function = vars(owner)[name]
 
         @functools.wraps(function)
         def failing(*args: Any, **options: Any) -> Any:
-            if self.armed:
+            # The event loop calls a callback, and no task does: what fails is what the callback calls.
+            is_called = sys._getframe(1).f_globals.get("__name__", "").startswith("geocast.")
+            if self.armed and is_called:
                 self._disarm()
                 self.note(f"function {function.__qualname__}")
                 raise Injected
             return function(*args, **options)
 
         setattr(owner, name, failing)
-        self.armed = [lambda: setattr(owner, name, function)]
+        self.armed.append(lambda: setattr(owner, name, function))
 
     def _disarm(self) -> None:
         for disarm in self.armed:
@@ -145,8 +156,8 @@ class Driven:
 @functools.cache
 def _functions() -> list[tuple[type, str]]:
     found = []
-    for name in MODULES:
-        module = importlib.import_module(f"geocast.{name}")
+    inside = tuple(f"geocast.{each}." for each in CALLED[sys.argv[1]])
+    for module in [module for name, module in sorted(sys.modules.items()) if f"{name}.".startswith(inside)]:
         for owner in vars(module).values():
             if inspect.isclass(owner) and owner.__module__ == module.__name__:
                 found += [(owner, each) for each, value in vars(owner).items() if _may_fail(each, value)]
@@ -161,6 +172,8 @@ def _may_fail(name: str, value: Any) -> bool:
 def install(folder: Path) -> None:
     """Have the files of a folder throw exceptions into the tasks of this process and of those that it forks."""
     from geocast import tasks
+    from geocast.ingest.fetch import timing
+    from geocast.push import service_limits
 
     injector = Injector(folder)
     original = tasks._Task.__init__
@@ -170,3 +183,5 @@ def install(folder: Path) -> None:
 
     tasks._Task.__init__ = init  # type: ignore[method-assign]
     tasks.STEADY_S = 1.0  # so that a test sees soon that a task works again
+    service_limits.FIRST_WAIT_S, service_limits.LAST_WAIT_S = 0.1, 1.0  # pauses of a phone after errors
+    timing.after_success = timing.after_failure = lambda *_: FEED_PAUSE_S

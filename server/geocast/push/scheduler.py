@@ -338,7 +338,10 @@ class PushScheduler:
             logger.error("choosing the devices for the new alerts failed: %s", trace(error))
         devices, self._next = self._next, []
         if devices:
-            self._start(self._send(devices))
+            try:
+                self._start(self._send(devices))
+            except Exception as error:
+                self._give_up(devices, error)
 
     def _step(self, now: Now) -> bool:
         """Take the most urgent step that is possible (Rule 3). Return False if there is nothing to do.
@@ -371,15 +374,7 @@ class PushScheduler:
         for each alert, the index of the text (language) to send.
         """
         first = min(range(len(alerts)), key=lambda n: _urgency(alerts[n]))
-        took = []
-        for row in rows.tolist():
-            device = self._at(row)
-            try:
-                if self._takes(device, alerts[first], texts[first]):
-                    took.append(row)
-            except Exception as error:
-                logger.error("offering an alert to a device failed: %s", trace(error))
-                self._pause(device, self._pause_after_error(device))
+        took = [row for row in rows.tolist() if self._accepts(self._at(row), alerts[first], texts[first])]
         return [np.array(took if n == first else [], np.int32) for n in range(len(alerts))]
 
     def drop(self, rows: Rows) -> None:
@@ -408,17 +403,34 @@ class PushScheduler:
         Example: a device comes back from a pause of 300 s, and lacks revision 4 of alert A and a cancel of B. Both are
         computed from the current state, so revisions 2 and 3 of A, which came during the pause, are never sent.
         """
-        owed = sorted(self.fanout.take_owed_by(device.row, self._now), key=_urgency)
-        wanted = self.fanout.filter_of(device.row).languages
+        try:
+            owed = sorted(self.fanout.take_owed_by(device.row, self._now), key=_urgency)
+            wanted = self.fanout.filter_of(device.row).languages
+        except Exception as error:
+            self._rest(device, error)
+            return 0
         if device.unmade:  # what is not owed any more is forgotten
             device.unmade = {key: device.unmade[key] for key in map(_entry, owed) if key in device.unmade}
         first = next((each for each in owed if device.unmade.get(_entry(each), 0) < TRIES), None)
         for alert in owed:
-            if alert is first and self._takes(device, alert, choice(wanted, alert.languages)):
+            if alert is first and self._accepts(device, alert, choice(wanted, alert.languages)):
                 self.fanout.note_taken(device.row, [alert])
             else:
                 self.fanout.note_declined(device.row, alert)
         return len(owed)
+
+    def _accepts(self, device: Device, alert: LiveAlert, text: int) -> bool:
+        """Return whether a device takes an alert, as `_takes` does. An unexpected error harms no other device."""
+        try:
+            return self._takes(device, alert, text)
+        except Exception as error:
+            self._rest(device, error)
+            return False
+
+    def _rest(self, device: Device, error: Exception) -> None:
+        """Pause a device after an unexpected error, so that it is offered what it lacks again."""
+        logger.error("offering an alert to a device failed: %s", trace(error))
+        self._pause(device, self._pause_after_error(device))
 
     def _takes(self, device: Device, alert: LiveAlert, text: int) -> bool:
         """Start a request that sends an alert's current entry to a device, if a request can start now, and return True.
@@ -567,7 +579,17 @@ class PushScheduler:
             logger.error("pushes are sent without being recorded first, because of an error: %s", trace(error))
         failpoints.hit("push-noted")
         for device, owed in going:
-            self._start(self._request(device, owed))
+            try:
+                self._start(self._request(device, owed))
+            except Exception as error:
+                self._give_up([device], error)
+
+    def _give_up(self, devices: Iterable[Device], error: Exception) -> None:
+        """Free devices whose request could not be started because of an unexpected error, and try again later."""
+        logger.error("a push request could not start: %s", trace(error))
+        for device in devices:
+            if device.owed is not None:
+                self._record_outcome(device, device.owed, None, self._pause_after_error(device))
 
     async def _request(self, device: Device, owed: Owed) -> None:
         """Send the alert that a device took, record the outcome and act on it. Don't send an alert that is out of date.
@@ -731,17 +753,19 @@ class PushScheduler:
         lane, slots = device.place
         lane.end()
         slots.end(device.owner)
-        self._admit(lane)
-        self._admit(self._spare)
-        if self.under_way == 0:
-            self.idle.set()
-        self._freed.set()
-        if device.is_here:
-            if pause_s > 0:
-                self._pause(device, pause_s)
-            elif self.fanout.resume(device.row):
-                self._offer(device)
-        self.wake()
+        try:
+            self._admit(lane)
+            self._admit(self._spare)
+        finally:
+            if self.under_way == 0:
+                self.idle.set()
+            self._freed.set()
+            if device.is_here:
+                if pause_s > 0:
+                    self._pause(device, pause_s)
+                elif self.fanout.resume(device.row):
+                    self._offer(device)
+            self.wake()
 
     def _pause(self, device: Device, seconds: float) -> None:
         """Pause a device for `seconds` if it is idle or waiting.

@@ -345,14 +345,14 @@ class FanOut:
         # may not see an alert now, the alert is recorded as missed again: the client's next token may allow it.
         self._owed[row] = 0
         self._skipped[row] = False
-        candidates = self._missed.pop(row, set())
-        candidates.update([flight.alert for flight in (*self._flying, *self._waiting)])
+        candidates = {*self._missed.get(row, ()), *[flight.alert for flight in (*self._flying, *self._waiting)]}
         found = {alert for alert in candidates if alert.lacks(row)}
-        for alert in found:
-            if not self.may_see(row, alert):
-                self._miss(row, alert)
+        unseen = [alert for alert in found if not self.may_see(row, alert)]
         for slot in self._slots[row]:
             found.update(self.live.containing(*self._index.place(slot)))
+        self._missed.pop(row, None)  # only now, so that an error before loses nothing
+        for alert in unseen:
+            self._miss(row, alert)
         if not found:
             return []
         wanted = self.filter_of(row)

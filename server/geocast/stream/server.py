@@ -113,10 +113,10 @@ class Pump:
         If more remains to be sent, schedule another run.
         """
         self._pause = None
-        now = self._clock.now()
-        rows, slice_s, pause_s = self._pace(now.monotonic)
-        until = now.monotonic + slice_s
         try:
+            now = self._clock.now()
+            rows, slice_s, pause_s = self._pace(now.monotonic)
+            until = now.monotonic + slice_s
             while more := self._hub.turn(now, rows):
                 now = self._clock.now()  # for each slice, so that it is never older than 5 ms when used (E2)
                 if now.monotonic >= until:

@@ -90,8 +90,9 @@ class FeedReader:
                 if self._now() >= rounds.at:
                     await work()
             except Exception:
-                logger.error("feed %s: an unexpected error; trying again in %d s", self.feed.name, self.feed.interval_s)
-                rounds.at = self._now() + self.feed.interval_s
+                pause_s = timing.after_failure(self.feed.interval_s, 1, None, 0.0)
+                logger.error("feed %s: an unexpected error; trying again in %d s", self.feed.name, pause_s)
+                rounds.at = self._now() + pause_s
                 raise
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(rounds.at - self._now()):
