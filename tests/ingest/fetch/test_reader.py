@@ -147,7 +147,7 @@ async def test_link_that_fails_is_tried_again_until_an_hour_after_its_entry_left
         await bench.reader.read()
         assert await bench.reader.post() == 2
         assert bench.reader._posting.at - bench.clock.monotonic == pytest.approx(60, abs=7)
-        assert bench.server.paths() == ["/feed", "/gone", "/half"]
+        assert sorted(bench.server.paths()) == ["/feed", "/gone", "/half"]  # two at a time
         assert await bench.reader.post() == 2
         assert bench.server.paths() == [], "not yet"
         bench.lists()
