@@ -265,6 +265,7 @@ def test_drawer_whose_node_was_killed_ends_without_a_traceback(capfd):
         assert await process.wait() == 0
         process = await Drawer()._running()
         process._transport.get_pipe_transport(1).close()  # nobody reads the answers
+        await asyncio.sleep(0)  # the pipe is closed in the next turn of the loop
         request = pickle.dumps(PictureRequest(a_revision(), None, SITE, ISSUER))
         process.stdin.write(len(request).to_bytes(4, "big") + request)
         assert await process.wait() == 0

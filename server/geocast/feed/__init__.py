@@ -14,7 +14,6 @@ picture       the parts of these three documents for one alert, as bytes
 drawer        the process that draws pictures, and how the node communicates with it
 gallery       the pictures of all live alerts, and the alerts that wait to be drawn
 cache         bodies of answers, their ETags, and how long they may be kept
-joining       joining large bodies without blocking the event loop
 areas         the requests of weather apps
 share         the part of the process's time that these may take
 routes        the HTTP listener of the feed

@@ -144,8 +144,10 @@ def entries(gallery: Gallery, live: LiveAlerts, clock: Clock, site: atom.Site) -
 
     The body also has each cancel, until the time when the cancelled alert would have ended.
     """
-
-    def part(picture: Picture, _: LiveAlert) -> bytes:
-        return picture.entry
-
-    return CachedBody(gallery, live, clock, part, lambda parts, newest_ms: atom.feed(parts, newest_ms, site))
+    return CachedBody(
+        gallery,
+        live,
+        clock,
+        lambda picture, _: picture.entry,
+        lambda parts, newest_ms: atom.feed(parts, newest_ms, site),
+    )

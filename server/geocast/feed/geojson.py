@@ -8,7 +8,6 @@ from ..model.alert import Cancel, Circle, Polygon, Revision, Shape
 from ..model.times import format_time
 from ..wire.frames import alert_map, cancel_message, texts_of
 from . import map_polygons
-from .joining import joined
 
 MEDIA_TYPE = "application/geo+json"
 
@@ -45,11 +44,11 @@ def collection(parts: Iterable[bytes]) -> bytes:
 
     The tombstones are in `cancelled`, a foreign member (RFC 7946, 6.1).
     """
-    everything = list(parts)
-    tombstones = (part for part in everything if isinstance(part, Tombstone))
-    features = (part for part in everything if not isinstance(part, Tombstone))
-    cancelled = joined(b'],"cancelled":[', b",\n", tombstones, b"]}")
-    return joined(b'{"type":"FeatureCollection","features":[', b",\n", features, cancelled)
+    found: tuple[list[bytes], list[bytes]] = [], []
+    for part in parts:
+        found[isinstance(part, Tombstone)].append(part)
+    features, cancelled = map(b",\n".join, found)  # for megabytes, `join` releases the interpreter's lock (rule HD4)
+    return b"".join((b'{"type":"FeatureCollection","features":[', features, b'],"cancelled":[', cancelled, b"]}"))
 
 
 def geometry(area: Iterable[Shape]) -> dict[str, Any] | None:
