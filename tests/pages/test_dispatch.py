@@ -146,8 +146,11 @@ def test_record_that_became_a_call_is_listed_only_as_a_call(opens, feed):
     shown.has(RECORDS, "Nowhere Lane")
     shown.page.get_by_role("button", name="End the call…").click()
     shown.page.get_by_role("button", name="End it").click()
-    shown.has(CALLS, "Ended")
-    shown.has_not(CALLS, "Copper Gate")
+    shown.has("#ended-count", "ended call")
+    shown.has_not(CALLS, "Ended")
+    shown.page.locator("#ended-count").click()
+    shown.has("#ended-calls", "Ended")
+    shown.has_not("#ended-calls", "Copper Gate")
     assert "Copper Gate" not in shown.text("body")
 
 

@@ -55,20 +55,29 @@ function take(news) {
   tellNews(before);
 }
 
-/** Show each call, the running ones first, and each record that is not a call yet. A record that became a call is a line of its call. */
+/** Show each running call, the ended ones behind one line, and each record that is not a call yet. */
 function lists() {
-  arrange(by("calls"), all.calls.toReversed().toSorted((a, b) => isOver(a) - isOver(b)).map((call) => {
-    const record = all.records.find(({ call: id }) => id === call.id);
-    const more = `${wordOf(call)}${call.state ? `, ${call.state.seats.length} going` : ""}`;
-    // The address disappears with the call.
-    const facts = record ? ["From a record", isOver(call) ? "" : record.address, recordedAt(record)] : [];
-    return item(call.id, { call: call.id }, titleOf(call), more, { facts, drill: DRILLS.get(call.state?.call.status) });
-  }));
+  const calls = all.calls.toReversed();
+  const ended = calls.filter(isOver);
+  arrange(by("calls"), calls.filter((call) => !isOver(call)).map(lineOf));
+  arrange(by("ended-calls"), ended.map(lineOf));
+  by("no-calls").textContent = ended.length ? "None is running." : "None yet.";
+  by("ended").hidden = ended.length === 0;
+  by("ended-count").textContent = `${ended.length} ended ${ended.length === 1 ? "call" : "calls"}`;
   arrange(by("records"), all.records.filter(({ call }) => !call).map((record) => {
     const obstacle = record.obstacle && "No call: no location";
     return item(record.key, { record: record.key }, record.nature, recordedAt(record), { facts: [record.address || "no address"], obstacle, drill: DRILLS.get(record.status) });
   }));
   by("no-records").textContent = all.records.length ? "Each record has become a call." : "None in this feed.";
+}
+
+/** Return the line of a call. A record that became a call is a line of its call. */
+function lineOf(call) {
+  const record = all.records.find(({ call: id }) => id === call.id);
+  const more = `${wordOf(call)}${call.state ? `, ${call.state.seats.length} going` : ""}`;
+  // The address disappears with the call.
+  const facts = record ? ["From a record", isOver(call) ? "" : record.address, recordedAt(record)] : [];
+  return item(call.id, { call: call.id }, titleOf(call), more, { facts, drill: DRILLS.get(call.state?.call.status) });
 }
 
 const titleOf = (call) => call.state?.call.title ?? all.categories[call.form?.category] ?? "Call";
