@@ -13,41 +13,17 @@ PREFIX = "GEOCAST_"
 # Variables of the project's other programs, which may run with the same environment as a node.
 ELSEWHERE = frozenset(
     PREFIX + name
-    for name in (
-        *(
-            "TOKEN",
-            "API_URL",
-            "STREAM_URL",
-            "TOKEN_URL",
-            "TOKEN_COMMAND",
-            "WIRE",
-            "CATEGORY",
-            "MIN_SEVERITY",
-            "LANGUAGE",
-        ),
-        *("FEED_FORMAT", "LAT", "LNG", "ACCURACY", "CELL", "REVIEWER", "PAGE_TOKEN", "MAP_PORT", "MAP_STYLE"),
-        *("PAGE_BIND", "LOAD_TOKEN", "LOAD_PUBLISH_TOKEN", "DISPATCH_TOKEN", "PUSH_URL"),
-        # The variables that set the options of `geocast push`.
-        *("LISTEN", "DEVICES", "PUSH_KEYS", "VAPID", "CONTACT", "PUSH_SERVICES", "PUSH_PRIVATE", "FINEST_CELL"),
-        *("LEASE_DAYS", "MAX_DEVICES", "PUSH_CA"),
-        *("FEEDS", "TOKEN_FILE", "STATE"),  # of `geocast fetch`
-        *("TARGETS", "RELAY_STATE"),  # of `geocast relay`
-        *(
-            "FAILPOINT",
-            "INJECTIONS",
-            "SLOW_FSYNC",
-            "PICTURES",
-            "CHECKED",
-            "COMMAND",
-            "REPORT_URL",
-            "SOAK_EXAMPLES",
-            "SOAK_FEEDS",
-            "SOAK_ROUNDS",
-            "SOAK_STEPS",
-            "SOAK_SEED",
-            "SOAK_MINUTES",
-        ),
+    for names in (
+        "TOKEN TOKEN_URL TOKEN_COMMAND API_URL STREAM_URL WIRE CATEGORY MIN_SEVERITY LANGUAGE LAT LNG ACCURACY CELL",
+        "PUSH_URL FEED_FORMAT REVIEWER PAGE_TOKEN PAGE_BIND MAP_PORT MAP_STYLE DISPATCH_TOKEN",
+        # The variables that set the options of `geocast push`, `geocast fetch` and `geocast relay`.
+        "LISTEN DEVICES PUSH_KEYS VAPID CONTACT PUSH_SERVICES PUSH_PRIVATE FINEST_CELL LEASE_DAYS MAX_DEVICES PUSH_CA",
+        "FEEDS TOKEN_FILE STATE TARGETS RELAY_STATE",
+        # Those of tests and measurements.
+        "LOAD_TOKEN LOAD_PUBLISH_TOKEN FAILPOINT INJECTIONS SLOW_FSYNC PICTURES CHECKED COMMAND REPORT_URL",
+        "SOAK_EXAMPLES SOAK_FEEDS SOAK_ROUNDS SOAK_STEPS SOAK_SEED SOAK_MINUTES",
     )
+    for name in names.split()
 )
 # Kubernetes sets these variables in every pod that has a Service called `geocast` or `geocast-…` beside it.
 _SERVICE_LINK = re.compile(

@@ -45,22 +45,7 @@ NO_HELLO = Close(4408, "no hello in time", Reconnect.WINDOW)
 SLOW = Close(4420, "slow: bytes unsent for too long", Reconnect.AT_ONCE)
 TOO_MANY = Close(4429, "too many messages", Reconnect.LATER)
 
-ALL = (
-    GOING_AWAY,
-    PROTOCOL_ERROR,
-    WRONG_FRAME_TYPE,
-    BAD_UTF8,
-    TOO_LONG,
-    INTERNAL,
-    DRAINING,
-    OVERLOADED,
-    MALFORMED,
-    BAD_TOKEN,
-    NOT_ALLOWED,
-    NO_HELLO,
-    SLOW,
-    TOO_MANY,
-)
+ALL = tuple(each for each in globals().values() if isinstance(each, Close))
 
 
 class SessionClosed(Exception):  # noqa: N818 (an outcome, not an error)

@@ -287,17 +287,17 @@ UNKNOWN_CALL = ProblemType(
     "Unknown call",
     "No call with this id is known. An ended call stays known for 24 h.",
 )
-CALL_ENDED = ProblemType(
-    "call-ended",
-    410,
-    "Call has ended",
-    "The call was ended or has expired. Its content can't be changed any more, and its place may already be deleted.",
-)
 ALERT_ENDED = ProblemType(
     "alert-ended",
     410,
     "Alert has ended",
     "The alert was cancelled or has expired. It can't be revised or cancelled any more.",
+)
+CALL_ENDED = ProblemType(
+    "call-ended",
+    410,
+    "Call has ended",
+    "The call was ended or has expired. Its content can't be changed any more, and its place may already be deleted.",
 )
 NOT_YOURS = ProblemType(
     "not-yours",
@@ -448,63 +448,7 @@ DRAINING = ProblemType(
     "This node is shutting down. It is safe to repeat the same request.",
 )
 
-ALL = (
-    CATEGORY_NOT_ALERTABLE,
-    CATEGORY_NOT_CALLABLE,
-    NOT_COMMUNITY,
-    NOT_APPROVED,
-    APPROVALS_NEEDED,
-    STALE,
-    NOT_YET,
-    EXPIRY_OUT_OF_RANGE,
-    RADIUS_OUT_OF_RANGE,
-    SHAPE_NOT_ALLOWED,
-    AREA_TOO_COMPLEX,
-    NOT_GRANTED,
-    OUTSIDE_JURISDICTION,
-    AREA_UNCONFIRMED,
-    TEXT_UNCONFIRMED,
-    MISSING_FIELD,
-    UNKNOWN_FIELD,
-    INVALID_VALUE,
-    ENDPOINT_NOT_ALLOWED,
-    ID_MISMATCH,
-    OCCURRED_AT_CHANGED,
-    STATUS_CHANGED,
-    CATEGORY_CHANGED,
-    KIND_CHANGED,
-    ID_CONFLICT,
-    REVISION_CONFLICT,
-    TOO_MANY_DEVICES,
-    UNKNOWN_ALERT,
-    UNKNOWN_CALL,
-    ALERT_ENDED,
-    CALL_ENDED,
-    NOT_YOURS,
-    MALFORMED_JSON,
-    MALFORMED_XML,
-    NOT_CAP,
-    SENDER_NOT_ALLOWED,
-    NO_AREA,
-    BAD_REQUEST,
-    UNAUTHORIZED,
-    INSUFFICIENT_SCOPE,
-    NOT_FOUND,
-    METHOD_NOT_ALLOWED,
-    REQUEST_TIMEOUT,
-    TOO_LARGE,
-    UNSUPPORTED_MEDIA_TYPE,
-    TOO_MANY_REQUESTS,
-    RATE_LIMITED,
-    HEAD_TOO_LARGE,
-    INTERNAL,
-    LOG_UNAVAILABLE,
-    STORE_UNAVAILABLE,
-    FULL,
-    TOO_MANY_CONNECTIONS,
-    BUSY,
-    DRAINING,
-)
+ALL = tuple(each for each in globals().values() if isinstance(each, ProblemType))
 BY_SLUG = {each.slug: each for each in ALL}
 
 
