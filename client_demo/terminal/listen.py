@@ -438,9 +438,13 @@ async def _once(client: Client) -> None:
 
 
 def _recall(holdings: Holdings, path: Path) -> None:
-    """Load the alerts that an earlier run has stored in the file. If the file is missing, load none."""
+    """Load the alerts that an earlier run has stored in the file. If the file is missing, load none.
+
+    An odd alert is left out. A file with anything but alerts is refused, because it would be overwritten.
+    """
     try:
         saved = json.loads(path.read_text(encoding="utf-8"))
+        _ = [each["alert"]["id"] for each in saved]
         holdings.restore(saved, own_ms(), wall_ms() - own_ms())
     except FileNotFoundError:
         return

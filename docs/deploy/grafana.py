@@ -519,8 +519,9 @@ ROWS: dict[str, list[Panel]] = {
         ),
         Panel(
             "Gone, missed, not noted",
-            "Targets that have answered 410; alerts that a target missed; rows of the state that are not on the disk.",
+            "Targets that answered 410; alerts that a target missed; rows of the state not on the disk, or not read.",
             [
+                each("geocast_relay_set_aside", "rows set aside"),
                 ("max by (target) (geocast_relay_gone{})", "{{target}} gone"),
                 ("sum by (target) (increase(geocast_relay_missed_total{}[R]))", "{{target}} missed"),
                 each("geocast_relay_unrecorded", "not noted"),

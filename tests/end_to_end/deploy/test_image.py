@@ -231,6 +231,8 @@ def test_image_runs_geocast_push(image: Image, keys: Keys, tmp_path: Path):
         "GEOCAST_VAPID": f"{VOLUME}/vapid.jwks",
         "GEOCAST_CONTACT": "mailto:ops@city.example",
     }
+    with Container(image, tmp_path, keys):
+        pass  # a node has made the log
     push = Container(image, tmp_path, keys, "push", **settings)
     push.launch()
     try:

@@ -310,6 +310,7 @@ def test_labels_of_metrics_are_fixed_names_and_contain_no_user_data(scene: Scene
         "result",
         "generation",
         "reason",
+        "task",
         "server",  # the Redis that is read: "primary", or an address in the operator's settings
     }
     known |= {"implementation", "major", "minor", "patchlevel"}
