@@ -523,7 +523,7 @@ async def test_what_is_over_is_true_only_for_alerts_that_are_not_live():
     assert (is_over(digest("alert", "a-1")), is_over(digest("alert", "b"))) == (False, True)
 
 
-@pytest.mark.parametrize("broken", ["took", "record", "_pause_s", "_message"])
+@pytest.mark.parametrize("broken", ["took", "record", "_pause_s", "_message", "encrypt", "send"])
 async def test_exception_in_a_push_request_loses_neither_the_phone_nor_its_slot(monkeypatch, broken, caplog):
     """Each phone gets the next alert, and a stop waits for nothing (rule WPO1)."""
     process = Process()
@@ -539,7 +539,9 @@ async def test_exception_in_a_push_request_loses_neither_the_phone_nor_its_slot(
 
         return instead
 
-    owner = {"record": type(next(iter(sending.lanes.values()))), "_message": scheduler}.get(broken, sending)
+    lane = type(next(iter(sending.lanes.values())))
+    owners = {"record": lane, "_message": scheduler, "encrypt": scheduler, "send": process.client}
+    owner = owners.get(broken, sending)
     monkeypatch.setattr(owner, broken, fails(getattr(owner, broken)))
     await process.reads(a_revision("first"))
     await process.passes(5)

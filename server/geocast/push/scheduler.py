@@ -645,15 +645,16 @@ class PushScheduler:
         returns the message.
         """
         record, endpoint = device.record, device.endpoint
+        answer = PostResponse(PostOutcome.FAILED, "internal")  # until `send` is called, nothing was sent
         try:
             body = encrypt(text(), record.p256dh, record.auth, SMALL_BODY_BYTES if record.small else BODY_BYTES)
             authorization = self._vapid.header(record.vapid, endpoint.origin, now.wall_ms // 1000)
             tag = messages.topic(record.topic_key, topic)
             push = Push(endpoint, body, ttl_s, how, tag, authorization, device.place[0].known)
+            answer = PostResponse(PostOutcome.MAYBE, "internal")
             answer = await self._client.send(push, ttl_s)
         except Exception as error:
             logger.error("a push request failed: %s", trace(error))
-            answer = PostResponse(PostOutcome.REFUSED, "internal")
         self._note_answer(device, endpoint, answer.outcome, now)
         self.outcomes[answer.outcome.value] += 1
         self.answered(endpoint.service, answer.status)
