@@ -383,15 +383,24 @@ class CallHub:
     def take(self, entry: CallEntry, now: Now) -> None:
         """Process an entry of a call from the log.
 
-        Remember the sessions that may have to be sent a message because of it.
+        Remember the sessions that may have to be sent a message because of it. After an unexpected error nothing is
+        sent about the call until the same entry is taken at another attempt, or a later one.
         """
         call = self._calls.get(entry.id)
         if call is None:
             self._arrivals += 1
             call = self._calls[entry.id] = LiveCall(entry, self._arrivals, now)
-        held = set(call.lost)
-        with self._changing(call, now):
-            call.take(entry, self._open, now)
+        held, kept, was_held_back = set(call.lost), call.kept(), call.held_back
+        try:
+            with self._changing(call, now):
+                call.take(entry, self._open, now)
+        except Exception:
+            call.hold_back(entry.revision, *kept)
+            raise
+        if was_held_back and entry.revision >= was_held_back:
+            call.held_back = 0
+            if call.state is not None and not call.summary.over:
+                self._note_concerned(call, call.state, CallSummary(), call.summary)  # what could not be sent meanwhile
         if call.lost.keys() - held:
             self._ask(RestoreRequest(call.id))
 
@@ -579,7 +588,7 @@ class CallHub:
         Return None if there is no such message.
         """
         state, delivery = call.state, call.deliveries.get(responder.row, _NOTHING)
-        if state is None or not may_see(state, responder.may_test):
+        if state is None or call.held_back or not may_see(state, responder.may_test):
             return None
         if call.expired(now):
             call.suspended = True

@@ -90,6 +90,7 @@ class LiveCall:
         self.lost: dict[Person, Seat] = {}  # seats that the log has lost (Rule 3)
         self.summary = CallSummary()
         self.undecrypted: set[int] = set()  # numbers of entries that no key decrypts
+        self.held_back = 0  # the number of an entry that could not be taken; 0 if the call may be sent
         self.index_slot = NONE  # where the hub's index has the call's circle; NONE if nowhere
         self.wave_at = now.monotonic  # when the current wave was read
         self.called = 0  # sessions here that were notified of the current revision and have not declined
@@ -122,6 +123,16 @@ class LiveCall:
         else:
             self._fold(open_)
         self._settle(now)
+
+    def kept(self) -> tuple[dict[int, CallEntry], CallSummary]:
+        """Return what `hold_back` restores if an entry can't be taken."""
+        return dict(self._chain), self.summary
+
+    def hold_back(self, number: int, chain: dict[int, CallEntry], summary: CallSummary) -> None:
+        """Forget the entry with this number again, because it could not be taken, and have nothing sent meanwhile."""
+        self.held_back, self._chain, self.summary = number, chain, summary
+        if self.state is not None:
+            self.state.number = -1  # so that the next entry reads the whole chain
 
     def decrypt_again(self, open_: Open, now: Now) -> None:
         """Decrypt all entries of the call again, with new keys (RZ5)."""

@@ -1,7 +1,11 @@
 """The end of a call in the call hub, with correct and wrong clocks."""
 
+import pytest
 from calls.quarter import PLACE
 from support.fakes import NOON_MS
+
+from geocast.calls.hub import CallHub
+from geocast.calls.live_call import LiveCall
 
 
 def test_end_of_call_is_sent_to_notified_sessions_and_responders_with_seats(quarter):
@@ -150,3 +154,46 @@ def test_expired_call_without_end_is_forgotten_after_a_day(quarter):
     phone.received()
     quarter.open("c-2", occurred_at=NOON_MS + 88_200_000, expires_at=NOON_MS + 90_000_000)
     assert phone.received() == ["c-2/1"]
+
+
+def failing(monkeypatch, owner, name, times):
+    """Make a method raise an unexpected error for so many times."""
+    whole, left = getattr(owner, name), [None] * times
+
+    def fails(*arguments):
+        if left:
+            left.pop()
+            raise RuntimeError("a bug")
+        return whole(*arguments)
+
+    monkeypatch.setattr(owner, name, fails)
+
+
+@pytest.mark.parametrize(("owner", "name"), [(LiveCall, "_settle"), (CallHub, "_changed"), (CallHub, "_finish")])
+def test_end_that_could_not_be_taken_once_reaches_everybody_at_the_second_attempt(quarter, monkeypatch, owner, name):
+    """The log reader tries each entry twice (RJ7)."""
+    phone, holder = quarter.join(), quarter.join(0, "r-2")
+    quarter.open()
+    quarter.accept("r-2")
+    phone.received(), holder.received()
+    failing(monkeypatch, owner, name, 1)
+    with pytest.raises(RuntimeError):
+        quarter.end()
+    quarter.numbers["c-1"] -= 1
+    quarter.end()
+    assert phone.received() == holder.received() == ["-c-1 over"]
+
+
+def test_call_with_an_end_that_could_not_be_taken_is_sent_to_nobody_new(quarter, monkeypatch):
+    """A later entry of the call is taken together with what came before it (RJ7)."""
+    phone = quarter.join()
+    quarter.open()
+    phone.received()
+    failing(monkeypatch, LiveCall, "_settle", 1)
+    with pytest.raises(RuntimeError):
+        quarter.end()
+    late = quarter.join(0, "r-2")
+    assert late.received() == []
+    quarter.widen()
+    late.settle()
+    assert late.received() == ["c-1/1"]
