@@ -18,7 +18,7 @@ MODULES = {
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): path
     for path in sorted(PACKAGE.rglob("*.py"))
 }
-MOST_PACKAGES, MOST_ARROWS = 25, 142
+MOST_PACKAGES, MOST_ARROWS = 25, 140
 ENTRY_POINTS = {"__init__", "__main__"}  # the package itself, which has a docstring and a version; and `-m geocast`
 IO = {
     "asyncio",
@@ -120,7 +120,7 @@ def test_module_imports_only_from_lower_layers(module):
 
 
 def test_numbers_of_packages_and_of_imports_between_them_match_architecture_md():
-    """ARCHITECTURE.md: there are at most 25 packages and 142 arrows, and the document gives the exact numbers."""
+    """ARCHITECTURE.md: there are at most 25 packages and 140 arrows, and the document gives the exact numbers."""
     rooms = {package_of(module) for module in MODULES.keys() - ENTRY_POINTS}
     print(f"packages: {len(rooms)}, arrows: {len(arrows())}")
     assert len(rooms) <= MOST_PACKAGES

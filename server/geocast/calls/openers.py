@@ -11,7 +11,6 @@ from collections.abc import Hashable
 
 from ..alertlog import AlertLog
 from ..auth.tokens import Subject
-from ..config import SHARE
 from ..model.call import CallEntry, Opening, body_of
 from ..policy.shares import Shares
 
@@ -23,7 +22,7 @@ READS_AT_ONCE = 16
 class Openers:
     """Counts the open calls of each dispatcher, after finding out in the log which dispatcher opened each call."""
 
-    def __init__(self, alert_log: AlertLog, share: float = SHARE) -> None:
+    def __init__(self, alert_log: AlertLog, share: float) -> None:
         """Create the object without reading the log.
 
         `share` is the fraction of MAX_OPEN_CALLS that a single dispatcher may use.

@@ -112,7 +112,7 @@ class CallService:
         self._keys = keys
         self._clock = clock
         self._aeds = aeds
-        self._openers = openers or Openers(alert_log)
+        self._openers = openers or Openers(alert_log, 1.0)
 
     def with_config(self, policy: Policy, keys: CallKeys, aeds: Aeds | None = None) -> "CallService":
         """Return a copy of this service with another policy, other keys and, if `aeds` is given, other defibrillators.

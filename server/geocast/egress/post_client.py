@@ -11,7 +11,6 @@ import ssl
 from collections.abc import Callable, Collection
 from typing import Self
 
-from ..clock import Clock
 from .host_addresses import HostAddresses
 from .http1 import ServiceConnection, ServiceConnections
 from .http_times import parse_retry_after
@@ -24,12 +23,13 @@ PATIENCE_S = 10.0  # longest wait for an answer, including the time to connect
 class HttpPostClient:
     """Sends POST requests to hosts whose addresses were checked. Call `open` first."""
 
-    def __init__(self, clock: Clock, private: Collection[str], tls: ssl.SSLContext | None) -> None:
+    def __init__(self, wall_ms: Callable[[], int], private: Collection[str], tls: ssl.SSLContext | None) -> None:
         """Create a client.
 
-        Hosts in `private` may have internal addresses. If `tls` is None, requests are sent without TLS.
+        `wall_ms` returns the time of the wall clock. Hosts in `private` may have internal addresses. If `tls` is None,
+        requests are sent without TLS.
         """
-        self._clock = clock
+        self._wall_ms = wall_ms
         self._names = HostAddresses(frozenset(private))  # addresses of known hosts
         self._other_names = HostAddresses(frozenset(private))  # of others: anybody may run their name servers (HD2)
         self._connections = ServiceConnections(tls)
@@ -79,7 +79,7 @@ class HttpPostClient:
         except (OSError, ValueError):  # the connection ended, or the answer is not valid HTTP
             return PostResponse(PostOutcome.MAYBE, "broken")
         return PostResponse(
-            outcome_of(head.status), str(head.status), parse_retry_after(head.retry_after, self._clock.now().wall_ms)
+            outcome_of(head.status), str(head.status), parse_retry_after(head.retry_after, self._wall_ms())
         )
 
     async def connect(self, host: str, port: int) -> str:

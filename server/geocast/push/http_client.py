@@ -22,7 +22,7 @@ class HttpPushClient(HttpPostClient):
         Hosts in `private` may have internal addresses. If `tls` is None, the system's certificate authorities are
         trusted.
         """
-        super().__init__(clock, private, tls or ssl.create_default_context())
+        super().__init__(lambda: clock.now().wall_ms, private, tls or ssl.create_default_context())
 
     async def __aenter__(self) -> Self:
         return self.open()

@@ -14,7 +14,7 @@ async def check_targets(targets: Mapping[str, RelayTarget], report: Callable[[st
 
     async def connected(target: RelayTarget) -> str:
         private = (target.url.host,) if target.allow_private else ()
-        client = HttpPostClient(SystemClock(), private, target.tls).open()
+        client = HttpPostClient(lambda: SystemClock().now().wall_ms, private, target.tls).open()
         with contextlib.closing(client):
             return await client.connect(target.url.host, target.url.port)
 

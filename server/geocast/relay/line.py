@@ -96,7 +96,7 @@ class TargetLine:
     def adopt(self, target: RelayTarget) -> None:
         """Use a new definition of the target for all requests that start from now on."""
         private = (target.url.host,) if target.allow_private else ()
-        client = HttpPostClient(self._clock, private, target.tls).open()
+        client = HttpPostClient(lambda: self._clock.now().wall_ms, private, target.tls).open()
         for before in self._clients[-1:]:  # requests under way end with the client that they began with
             self._loop.call_later(PATIENCE_S + 1, before.close)
         self.target, self._clients = target, [*self._clients, client]

@@ -10,7 +10,9 @@ from geocast.calls.aeds import Aed, Aeds
 from geocast.calls.decrypted_chain import opened_chain
 from geocast.calls.eligibility import SeatRequest
 from geocast.calls.encryption import CallKeys
+from geocast.calls.openers import Openers
 from geocast.calls.service import CallService
+from geocast.config import SHARE
 from geocast.model.call import Person
 from geocast.model.problems import Problem
 
@@ -52,7 +54,8 @@ class CallServiceHarness:
         self.log = alert_log or MemoryLog()
         self.clock = FakeClock()
         self.appended = []
-        self.calling = CallService(self.log, in_force, keys, self.clock, self.appended.append, aeds)
+        openers = Openers(self.log, SHARE)
+        self.calling = CallService(self.log, in_force, keys, self.clock, self.appended.append, aeds, openers)
 
     async def open(self, dispatcher=DESK, **changes):
         return await self.calling.open(call_request(**changes), dispatcher)

@@ -7,8 +7,9 @@ from support.fakes import HOUR_MS, NOON_MS, a_revision, call_request
 from geocast import policy
 from geocast.auth.tokens import Requester
 from geocast.calls.encryption import NO_CALL_KEYS
-from geocast.calls.openers import MAX_OPEN_CALLS
+from geocast.calls.openers import MAX_OPEN_CALLS, Openers
 from geocast.calls.service import CallService
+from geocast.config import SHARE
 from geocast.model.alert import OtherKind
 from geocast.model.call import Ending, body_of
 from geocast.model.errors import LogUnavailable
@@ -157,7 +158,7 @@ async def test_dispatcher_with_too_many_open_calls_is_refused_and_others_are_ser
     greedy = Requester("greedy")
     for number in range(MAX_OPEN_CALLS // 4):
         await room.open(id=f"c-{number}", dispatcher=greedy)
-    other_node = CallService(room.log, POLICY, KEYS, room.clock)
+    other_node = CallService(room.log, POLICY, KEYS, room.clock, openers=Openers(room.log, SHARE))
     for calling in (room.calling, other_node):
         problem = await refused(calling.open(call_request(id="more"), greedy))
         assert (problem.status, problem.slug, problem.headers["Retry-After"]) == (429, "too-many-requests", "5")
