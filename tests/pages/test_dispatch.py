@@ -216,6 +216,17 @@ def test_header_of_the_dispatch_page_is_low_on_a_phone(opens, feed):
     assert shown.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
+@pytest.mark.parametrize(("width", "height"), [(390, 844), (1280, 800)])
+def test_button_that_calls_responders_is_in_view_when_a_record_is_chosen(opens, feed, width, height):
+    """Nobody has to scroll through the form to find it."""
+    shown = opens(feed, "--as-recorded", viewport={"width": width, "height": height})
+    choose(shown, "Copper Gate")
+    shown.until("document.activeElement.id === 'title'", "the record is open")
+    box = shown.box("#send")
+    assert box["y"] >= 0
+    assert box["y"] + box["height"] <= height
+
+
 def test_no_border_crosses_a_name_of_the_dispatch_form(opens, feed):
     """A browser draws the frame of a group of fields through the middle of the group's name, unless the name floats."""
     shown = opens(feed)

@@ -120,6 +120,7 @@ function choose(target, byHand = false) {
   show();
   if (byHand) {
     by("title").focus();
+    by("title").scrollIntoView();
   }
 }
 
