@@ -410,7 +410,11 @@ class Connection(asyncio.Protocol):
                 self._read(self._unread)
 
     def connection_lost(self, _exc: Exception | None) -> None:
-        """Remove the connection from all collections, and drop the references that it has to other objects (Rule 5)."""
+        """Remove the connection from all collections, and drop the references that it has to other objects (Rule 5).
+
+        The session leaves the hub first, since an error afterwards must not keep it there.
+        """
+        self._leave()
         self._stream.all.discard(self)
         self._stream.slow.discard(self)
         self._stream.unsaid.pop(self, None)
@@ -418,7 +422,6 @@ class Connection(asyncio.Protocol):
         self._stream.held.pop(self, None)
         self._stream.hellos.leave(self)
         self._stream.hasty.leave(self)
-        self._leave()
         self._session = None
         self._unread = b""
         self._parts.clear()
@@ -711,7 +714,11 @@ class Connection(asyncio.Protocol):
         """Remove the session from the hub, if it is registered there. After this call the hub sends it nothing more."""
         if self._session is not None and self._session.row >= 0:
             row, self._session.row = self._session.row, -1
-            self._stream.hub.leave(row)
+            try:
+                self._stream.hub.leave(row)
+            except Exception:
+                self._stream.hub.silence(row)
+                raise
 
 
 @functools.cache  # a node has twenty reasons, but may close 20,000 sessions

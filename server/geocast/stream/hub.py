@@ -187,19 +187,29 @@ class Hub:
         self._wire[row] = wire.number
         self._sessions_by_wire[wire.number] += 1
         self._last_read[row] = self._last_write[row] = self._last_ping[row] = now.monotonic
-        self.set_rights(row, rights)
-        self._calls.move(row, None if here is None else places[here])
-        self._calls.take_holding(row, holding, now)
-        self._fanout.trust_holding(row, holding, now)
+        try:
+            self.set_rights(row, rights)
+            self._calls.move(row, None if here is None else places[here])
+            self._calls.take_holding(row, holding, now)
+            self._fanout.trust_holding(row, holding, now)
+        except Exception:  # the session does not know its row, so nobody else would remove it
+            self.leave(row)
+            raise
         return row
 
     def leave(self, row: int) -> None:
         """Remove a session that has ended. Its places are deleted at once."""
+        self.silence(row)
         self._sessions_by_wire[self._wire[row]] -= 1
         self._token_deadline[row] = np.inf
-        self._peers[row], self._writes[row], self._descriptors[row] = None, _nowhere, -1
-        self._calls.leave(row)
-        self._fanout.leave(row)
+        try:
+            self._calls.leave(row)
+        finally:
+            self._fanout.leave(row)
+
+    def silence(self, row: int) -> None:
+        """Write nothing more to the session in this row, whose descriptor may soon be that of another connection."""
+        self._descriptors[row], self._writes[row], self._peers[row] = -1, _nowhere, None
 
     def move(self, row: int, places: Sequence[Place], here: int | None = None) -> None:
         """Replace the session's places.

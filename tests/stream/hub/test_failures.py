@@ -1,9 +1,10 @@
 """Unexpected errors while an alert is sent: nobody is missed or told twice, and one bad session harms no other."""
 
 import pytest
-from stream.hub.test_sockets import Sockets, a_crowd_with_sockets
+from stream.hub.test_sockets import Sockets, a_crowd_with_sockets, patched_descriptor
 from support.fakes import a_cancel, a_revision
 
+from geocast.calls.port import NoCalls
 from geocast.stream.fanout import AGAIN_S, FanOut
 from geocast.stream.hub import Hub
 from geocast.stream.live_alerts import LiveAlert
@@ -99,6 +100,36 @@ def test_sessions_are_ended_if_nobody_knows_what_their_sockets_got(monkeypatch):
     assert [peer.aborted for peer in crowd] == [False, True, False, True, False]
     assert [descriptors for descriptors, _ in sockets.calls] == [[100, 102, 104]]
     assert (len(town.hub), town.hub.failing) == (3, 0)
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [(Hub, "set_rights"), (NoCalls, "move"), (NoCalls, "take_holding"), (FanOut, "trust_holding")],
+)
+def test_nothing_is_written_to_the_socket_of_a_session_that_could_not_enter(monkeypatch, owner, name):
+    """The socket's descriptor is soon another connection's, which would be sent the alerts of somebody else."""
+    sockets = Sockets()
+    town, _ = a_crowd_with_sockets(sockets, 2)
+    with patched_descriptor(109), monkeypatch.context() as patch:
+        fail(patch, owner, name)
+        with pytest.raises(Odd):
+            town.join()
+    town.publish(a_revision())
+    assert [descriptors for descriptors, _ in sockets.calls] == [[100, 101]]
+    assert len(town.hub) == 2
+
+
+@pytest.mark.parametrize(("owner", "name"), [(NoCalls, "leave"), (FanOut, "leave")])
+def test_nothing_is_written_to_the_socket_of_a_session_that_has_left_although_leaving_failed(monkeypatch, owner, name):
+    """The same as after an error when a session enters."""
+    sockets = Sockets()
+    town, crowd = a_crowd_with_sockets(sockets, 3)
+    with monkeypatch.context() as patch:
+        fail(patch, owner, name)
+        with pytest.raises(Odd):
+            town.hub.leave(crowd[1].row)
+    town.publish(a_revision())
+    assert 101 not in [each for descriptors, _ in sockets.calls for each in descriptors if each != -1]
 
 
 def test_alert_that_can_never_be_sent_takes_two_attempts_and_delays_no_other(town, monkeypatch):
