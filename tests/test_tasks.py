@@ -186,3 +186,19 @@ def test_failure_of_callback_or_of_task_that_runs_once_is_logged_and_counted(cap
     assert "once failed: KeyError" in caplog.text
     assert "once failed: Odd" in caplog.text
     assert "48.2" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("message", "error", "counted"),
+    [
+        ("Fatal error on SSL protocol", RuntimeError("the handler is closed"), 0),
+        ("Fatal error on SSL protocol", ValueError("another"), 1),
+        ("Task exception was never retrieved", RuntimeError("another"), 1),
+    ],
+)
+async def test_late_tls_write_to_closed_connection_is_neither_logged_nor_counted(message, error, counted, caplog):
+    """Nothing has failed: uvloop still had bytes to write. All other errors are logged and counted."""
+    tasks.watch_loop()
+    before = tasks.failures["callback"]
+    asyncio.get_running_loop().call_exception_handler({"message": message, "exception": error})
+    assert (tasks.failures["callback"] - before, len(caplog.records)) == (counted, counted)

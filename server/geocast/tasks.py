@@ -156,15 +156,22 @@ async def ended(*started: "asyncio.Future[None]") -> None:
 
 
 def watch_loop() -> None:
-    """Log and count the exceptions of callbacks, and of tasks that run once, of the event loop that runs now."""
+    """Log and count the exceptions of callbacks, and of tasks that run once, of the event loop that runs now.
+
+    Code that catches an unexpected exception and goes on passes it to the loop's handler itself, with the key `caught`.
+    """
     failures.setdefault("callback", 0)
     asyncio.get_running_loop().set_exception_handler(_unhandled)
 
 
 def _unhandled(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     error = context.get("exception")
-    if error is None or isinstance(error, OSError):  # about sockets, such as too many open files
+    if isinstance(error, RuntimeError) and context.get("message") == "Fatal error on SSL protocol":
+        return  # a connection was closed while uvloop still had bytes to write: nothing has failed
+    caught = "caught" in context  # by code of ours, which goes on; its message says what has failed
+    if error is None or (isinstance(error, OSError) and not caught):  # about sockets, such as too many open files
         loop.default_exception_handler(context)
         return
     failures["callback"] += 1
-    logger.error("a callback or a task that runs once failed: %s", trace(error))
+    what = context["message"] if caught else "a callback or a task that runs once failed"
+    logger.error("%s: %s", what, trace(error))

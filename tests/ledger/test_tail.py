@@ -13,12 +13,14 @@ import redis as library
 from support.fakes import a_cancel, a_revision
 from support.redis_server import RedisServer, needs_redis
 
+from geocast import tasks
 from geocast.alertlog import codec
 from geocast.alertlog.redis_streams import RedisStreamsLog, tail
 from geocast.alertlog.redis_streams.tail import RedisTail
 from geocast.alertlog.sqlite import SqliteLog
 from geocast.alertlog.sqlite_tail import SqliteTail
 from geocast.model.errors import ConfigError, LogUnavailable
+from geocast.run.ledger import write
 
 ENTRIES = [a_revision(), a_revision("b-1"), a_revision(revision=2), a_cancel(revision=3)]
 LEDGER = Path(__file__).resolve().parents[2] / "docs" / "operations" / "ledger.md"
@@ -255,3 +257,18 @@ async def test_redis_tail_continues_where_it_stopped(server, reader):
         assert await log.append(ENTRIES[1])
         assert keys(await seen(reading, 1)) == [("b-1", 1)]
     await reading.stop()
+
+
+async def test_failure_of_a_callback_of_the_ledger_is_logged_without_its_text(tmp_path, caplog):
+    """As in every other process: the text of an exception may have a place in it."""
+
+    def fail():
+        raise ValueError(f"{48.2}")
+
+    with pytest.raises(ConfigError):
+        await write("sqlite:" + str(tmp_path / "none.db"), tmp_path / "ledger", None)
+    counted = tasks.failures["callback"]
+    asyncio.get_running_loop().call_soon(fail)
+    await asyncio.sleep(0)
+    assert tasks.failures["callback"] - counted == 1
+    assert "48.2\n" not in caplog.text

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from support.fakes import DALLAS, NOON_MS, FakeClock, a_cancel, a_revision
 from support.flipping import flipped
 
+from geocast import tasks
 from geocast.alertlog import Counts
 from geocast.auth.tokens import Subject
 from geocast.egress.outcomes import PostOutcome, PostResponse
@@ -523,10 +524,11 @@ async def test_what_is_over_is_true_only_for_alerts_that_are_not_live():
     assert (is_over(digest("alert", "a-1")), is_over(digest("alert", "b"))) == (False, True)
 
 
-@pytest.mark.parametrize("broken", ["took", "record", "_pause_s", "_message", "encrypt", "send"])
+@pytest.mark.parametrize("broken", ["took", "record", "_pause_s", "_message", "encrypt", "send", "_act_on_answer"])
 async def test_exception_in_a_push_request_loses_neither_the_phone_nor_its_slot(monkeypatch, broken, caplog):
-    """Each phone gets the next alert, and a stop waits for nothing (rule WPO1)."""
-    process = Process()
+    """Each phone gets the next alert, and a stop waits for nothing (rule WPO1). The exception is logged and counted."""
+    tasks.watch_loop()
+    counted, process = tasks.failures["callback"], Process()
     for number in range(5):
         await process.register(f"device-{number}")
     sending, failures = process.waking.sending, iter([True, False, True])
@@ -551,11 +553,13 @@ async def test_exception_in_a_push_request_loses_neither_the_phone_nor_its_slot(
     assert (sending.under_way, sending.idle.is_set()) == (0, True)
     assert {lane.under_way for lane in sending.lanes.values()} == {0}
     assert "a bug" in caplog.text
+    assert tasks.failures["callback"] - counted == 2
 
 
 @pytest.mark.parametrize(("owner", "broken"), [(scheduler, "_message"), (scheduler.messages, "plaintext")])
 async def test_alert_that_cannot_become_a_push_is_set_aside_until_its_next_revision(monkeypatch, owner, broken):
     """It delays no other alert of the phone for longer than three tries take, and is counted (HD4)."""
+    tasks.watch_loop()
     process = Process()
     await process.register()
     whole, tries = getattr(owner, broken), []

@@ -12,6 +12,7 @@ import pytest
 from support.fakes import HOUR_MS, NOON_MS, FakeClock, a_cancel, a_revision
 
 from client_demo.webhook_receiver import HANG, RESET, WebhookReceiver
+from geocast import tasks
 from geocast.alertlog.memory import MemoryLog
 from geocast.relay import line
 from geocast.relay.relaying import GRACE_S, Relay
@@ -552,3 +553,26 @@ def test_private_address_is_refused_unless_the_target_allows_it(bench, receiver)
 
     asyncio.run(main())
     assert receiver.requests == []
+
+
+@pytest.mark.parametrize(("name", "error"), [("_post", OSError), ("_post", KeyError), ("_answered", KeyError)])
+def test_unexpected_exception_of_a_request_is_counted_and_the_event_arrives(bench, receiver, monkeypatch, name, error):
+    """It is counted in `geocast_task_failures_total`, like that of a callback."""
+    whole, left = getattr(line.TargetLine, name), [error]
+
+    def fails(*arguments):
+        if left:
+            raise left.pop()
+        return whole(*arguments)
+
+    async def main():
+        tasks.watch_loop()
+        counted = tasks.failures["callback"]
+        async with bench.running(siren=receiver):
+            await bench.append(a_revision())
+            await bench.idle()
+            assert tasks.failures["callback"] - counted == 1
+
+    monkeypatch.setattr(line.TargetLine, name, fails)
+    asyncio.run(main())
+    assert set(receiver.kinds("a-1")) == {(ACCEPTED, 1)}

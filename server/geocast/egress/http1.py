@@ -171,17 +171,6 @@ class ServiceConnection(asyncio.Protocol):
             self._connections.keep(self)
 
 
-def pass_over_late_writes(loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
-    """Handle an uncaught error in the event loop's default way, but ignore TLS errors of closed connections.
-
-    Example: a service announces that it will close the connection, so this process closes it. uvloop may still have
-    bytes to write, finds the connection closed, and would log a traceback.
-    """
-    is_of_tls = context.get("message") == "Fatal error on SSL protocol"
-    if not (is_of_tls and isinstance(context.get("exception"), RuntimeError)):
-        loop.default_exception_handler(context)
-
-
 class ServiceConnections:
     """All open connections to push services. They belong to one event loop."""
 
@@ -229,7 +218,6 @@ class ServiceConnections:
         """
         loop = asyncio.get_running_loop()
         if self._tidying is None:
-            loop.set_exception_handler(pass_over_late_writes)
             self._tidying = loop.call_later(TIDY_S, self._tidy)
         _, connection = await loop.create_connection(
             lambda: ServiceConnection((host, port), self),

@@ -33,9 +33,10 @@ from collections.abc import Awaitable, Collection, Sequence
 from itertools import islice
 from typing import TypeVar
 
-from ..model.errors import StoreUnavailable, trace
+from ..model.errors import StoreUnavailable
 from .devicestore import DeliveryRecord, DeviceStore, Limits, Put, RegistrationKey, StoredDevice, shard_of
 from .shards import Shards
+from .unexpected import report_caught
 
 logger = logging.getLogger(__name__)
 
@@ -130,7 +131,7 @@ class DeliveryJournal:
                 except StoreUnavailable as error:
                     self._failed(str(error))
                 except Exception as error:
-                    logger.error("device store: writing failed for an unexpected reason: %s", trace(error))
+                    report_caught("device store: writing failed for an unexpected reason", error)
                     self._failed("unexpected error")
                 finally:
                     written.set_result(None)

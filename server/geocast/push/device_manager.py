@@ -74,6 +74,7 @@ from .encryption import Keyring, Record
 from .own_tests import DeviceTests
 from .scheduler import PushScheduler, SinglePush
 from .shards import Shards
+from .unexpected import report_caught
 from .webpush import Vapid
 
 logger = logging.getLogger(__name__)
@@ -232,7 +233,7 @@ class DeviceManager:
         except StoreUnavailable:
             pass
         except Exception as error:
-            logger.error("device store: what failed earlier has failed again: %s", trace(error))
+            report_caught("device store: what failed earlier has failed again", error)
 
     async def store_counts(self, store: Callable[[Mapping[str, Counts]], Awaitable[bool]]) -> None:
         """Pass to `store` how many pushes of each alert were accepted.

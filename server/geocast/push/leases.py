@@ -45,8 +45,9 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from ..clock import Clock
-from ..model.errors import StoreUnavailable, trace
+from ..model.errors import StoreUnavailable
 from .shards import ShardOwner
+from .unexpected import report_caught
 
 logger = logging.getLogger(__name__)
 
@@ -172,7 +173,7 @@ class LeasedShards:
             except StoreUnavailable:
                 pause_s = RETRY_S
             except Exception as error:
-                logger.error("device shards: leases could not be renewed (unexpected error): %s", trace(error))
+                report_caught("device shards: leases could not be renewed", error)
                 pause_s = RETRY_S
             await asyncio.sleep(pause_s)
 
@@ -248,9 +249,7 @@ class LeasedShards:
             except StoreUnavailable:
                 continue  # the next renewal sets `_news`
             except Exception as error:
-                logger.error(
-                    "device shards: devices could not be loaded or removed (unexpected error): %s", trace(error)
-                )
+                report_caught("device shards: devices could not be loaded or removed", error)
 
     async def serve(self, owner: ShardOwner) -> bool:
         """Take the next step in loading or removing devices. Return False if there is nothing to do.

@@ -57,7 +57,6 @@ Everything runs in one thread: nothing else changes the fan-out between two `awa
 import asyncio
 import contextlib
 import functools
-import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from heapq import heapify, heappop, heappush
@@ -71,7 +70,6 @@ from .. import failpoints
 from ..clock import Clock, Now
 from ..egress.outcomes import PostOutcome, PostResponse
 from ..model.alert import SEVERITY_RANK, Severity
-from ..model.errors import trace
 from ..model.languages import choice
 from ..stream.delivery_flags import Rows
 from ..stream.fanout import FanOut
@@ -88,9 +86,8 @@ from .encryption import Keyring, Record
 from .messages import BODY_BYTES, SMALL_BODY_BYTES, PushMessage
 from .service_limits import Gate, ServiceLimit, Slots, wait_s
 from .shards import Shards
+from .unexpected import report_caught
 from .webpush import Vapid, encrypt
-
-logger = logging.getLogger(__name__)
 
 SLOTS, SPARE_SLOTS = 256, 64  # limits on requests under way in a process: to known hosts; to all others
 OF_ONE = 2  # limit on the slots of each kind for the devices of one owner
@@ -335,7 +332,7 @@ class PushScheduler:
                     self.wake()
                     break
         except Exception as error:
-            logger.error("choosing the devices for the new alerts failed: %s", trace(error))
+            report_caught("choosing the devices for the new alerts failed", error)
         devices, self._next = self._next, []
         if devices:
             try:
@@ -429,7 +426,7 @@ class PushScheduler:
 
     def _rest(self, device: Device, error: Exception) -> None:
         """Pause a device after an unexpected error, so that it is offered what it lacks again."""
-        logger.error("offering an alert to a device failed: %s", trace(error))
+        report_caught("offering an alert to a device failed", error)
         self._pause(device, self._pause_after_error(device))
 
     def _takes(self, device: Device, alert: LiveAlert, text: int) -> bool:
@@ -576,7 +573,7 @@ class PushScheduler:
         try:
             await self._recorder.before([self._line(device, owed, State.MAYBE) for device, owed in going])
         except Exception as error:  # go on: a push that is sent twice is better than none (rule WPS4)
-            logger.error("pushes are sent without being recorded first, because of an error: %s", trace(error))
+            report_caught("pushes are sent without being recorded first, because of an error", error)
         failpoints.hit("push-noted")
         for device, owed in going:
             try:
@@ -586,7 +583,7 @@ class PushScheduler:
 
     def _give_up(self, devices: Iterable[Device], error: Exception) -> None:
         """Free devices whose request could not be started because of an unexpected error, and try again later."""
-        logger.error("a push request could not start: %s", trace(error))
+        report_caught("a push request could not start", error)
         for device in devices:
             if device.owed is not None:
                 self._record_outcome(device, device.owed, None, self._pause_after_error(device))
@@ -605,7 +602,7 @@ class PushScheduler:
         try:
             outcome, pause_s = await self._push(device, owed, record)
         except Exception as error:
-            logger.error("a push request failed unexpectedly: %s", trace(error))
+            report_caught("a push request failed unexpectedly", error)
             outcome, pause_s = PostOutcome.MAYBE, self._pause_after_error(device)
         self._record_outcome(device, owed, outcome, pause_s)
         if outcome is not None:
@@ -654,7 +651,7 @@ class PushScheduler:
             answer = PostResponse(PostOutcome.MAYBE, "internal")
             answer = await self._client.send(push, ttl_s)
         except Exception as error:
-            logger.error("a push request failed: %s", trace(error))
+            report_caught("a push request failed", error)
         self._note_answer(device, endpoint, answer.outcome, now)
         self.outcomes[answer.outcome.value] += 1
         self.answered(endpoint.service, answer.status)
@@ -708,7 +705,7 @@ class PushScheduler:
 
         After TRIES failures the entry is set aside for the device, so that it does not delay others (rule HD4).
         """
-        logger.error("an alert could not be turned into a push: %s", trace(error))
+        report_caught("an alert could not be turned into a push", error)
         failures = device.unmade.get(_entry(alert), 0) + 1
         device.unmade = {**device.unmade, _entry(alert): failures}
         if failures < TRIES:
@@ -823,7 +820,7 @@ class PushScheduler:
             answer = await self._answered(device, push.topic, text, ttl_s, urgency, now)
             pause_s, outcome = self._pause_s(device, answer, record, ttl_s), answer.outcome
         except Exception as error:
-            logger.error("a push request failed unexpectedly: %s", trace(error))
+            report_caught("a push request failed unexpectedly", error)
             outcome, pause_s = PostOutcome.MAYBE, self._pause_after_error(device)
         self._free(device, pause_s)
         await came(outcome is PostOutcome.SENT)
@@ -898,12 +895,7 @@ class PushScheduler:
     def _start(self, work: Coroutine[object, object, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("a push request failed unexpectedly: %s", trace(error))
+        task.add_done_callback(self._tasks.discard)
 
 
 def _waits_so(device: Device, how: Urgency, gate: Gate) -> bool:

@@ -19,7 +19,6 @@ from ..egress.http1 import request
 from ..egress.outcomes import PostOutcome, PostResponse
 from ..egress.post_client import NOT_SENT, HttpPostClient
 from ..model.alert import SEVERITY_RANK, Cancel, Revision
-from ..model.errors import trace
 from ..stream.live_alerts import LiveAlert
 from .events import ACCEPTED, CANCELLED, ENDED, REVISED, End, encoded, event, filled, summary_of, webhook_id
 from .targets import RelayTarget
@@ -216,7 +215,8 @@ class TargetLine:
         try:
             response = await self._post(pending)
         except Exception as error:
-            logger.error("target %s: a request failed: %s", self.target.name, trace(error))
+            what = f"target {self.target.name}: a request failed"
+            self._loop.call_exception_handler({"message": what, "exception": error, "caught": True})
         finally:
             pending.under_way = False
             self.under_way -= 1

@@ -6,7 +6,7 @@ import logging
 import signal
 from pathlib import Path
 
-from .. import __version__
+from .. import __version__, tasks
 from ..alertlog.sqlite_tail import SqliteTail
 from ..alertlog.tail import LogTail, refuse_missing
 from ..approvals.reviewers import Reviewers
@@ -44,6 +44,7 @@ async def write(log: str, folder: Path, reviewers: Reviewers | None) -> str:
     If `reviewers` is None, no signatures are checked. Raise ConfigError if the value of `log` is not valid or the log
     can't be opened, and OSError if the ledger can't be written.
     """
+    tasks.watch_loop()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
