@@ -56,4 +56,4 @@ class NewerKeys:
             self._deadline = None
         waiting, self._waiting = self._waiting, []
         for then in waiting:
-            then()
+            asyncio.get_running_loop().call_soon(then)  # so that an error in one of them does not concern the others

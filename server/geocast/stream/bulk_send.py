@@ -93,9 +93,7 @@ class Sender:
         self._events = np.zeros(requests, _EVENT)
         self._addresses = self._requests.ctypes.data + np.arange(requests) * _REQUEST.itemsize
         self._list: int = self._addresses.ctypes.data  # the argument of io_submit: an array of addresses of requests
-        context = np.zeros(1, np.uint64)  # io_setup writes the handle of the context into it
-        _checked(_syscall(self._setup, requests, context.ctypes.data, 0, 0, 0))
-        self._context = int(context[0])
+        self._context = self._new_context()
         try:
             self._try()
         except BaseException:
@@ -113,6 +111,11 @@ class Sender:
             [sent] = self.send(np.array([here.fileno()], np.int32), b"?").tolist()
             if sent < 0:
                 raise OSError(-sent, os.strerror(-sent))
+
+    def _new_context(self) -> int:
+        context = np.zeros(1, np.uint64)  # io_setup writes the handle of the context into it
+        _checked(_syscall(self._setup, len(self._requests), context.ctypes.data, 0, 0, 0))
+        return int(context[0])
 
     def close(self) -> None:
         """Release the AIO context.
@@ -136,8 +139,13 @@ class Sender:
         for first in range(0, len(descriptors), len(self._requests)):
             part = descriptors[first : first + len(self._requests)]
             self._requests["fd"][: len(part)] = part
-            taken = self._hand_over(results[first : first + len(part)])
-            self._collect(taken, results[first:])
+            try:
+                taken = self._hand_over(results[first : first + len(part)])
+                self._collect(taken, results[first:])
+            except BaseException:  # the next call would collect the results of this one
+                self.close()
+                self._context = self._new_context()
+                raise
         return results
 
     def _hand_over(self, results: NDArray[np.int32]) -> int:

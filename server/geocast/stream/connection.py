@@ -384,7 +384,11 @@ class Connection(asyncio.Protocol):
             return
         self._transport.pause_reading()
         if self._session is not None and self._session.row >= 0:
-            self._stream.hub.slowed(self._session.row, self._stream.clock.now())
+            try:
+                self._stream.hub.slowed(self._session.row, self._stream.clock.now())
+            except Exception as error:  # the hub would write between the bytes that the transport has not sent
+                logger.error("pausing a session failed; its connection is ended: %s", trace(error))
+                self.abort()
 
     def resume_writing(self) -> None:
         """Resume the session and resume reading, because all bytes have been sent.
@@ -414,7 +418,12 @@ class Connection(asyncio.Protocol):
 
         The session leaves the hub first, since an error afterwards must not keep it there.
         """
-        self._leave()
+        try:
+            self._leave()
+        finally:
+            self._forget()
+
+    def _forget(self) -> None:
         self._stream.all.discard(self)
         self._stream.slow.discard(self)
         self._stream.unsaid.pop(self, None)
@@ -667,8 +676,10 @@ class Connection(asyncio.Protocol):
 
     def abort(self) -> None:
         """Remove the session from the hub, and drop the connection without a close frame."""
-        self._leave()
-        self._transport.abort()
+        try:
+            self._leave()
+        finally:
+            self._transport.abort()
 
     def recheck(self) -> None:
         """End the session if its token is no longer valid under the current keys and revocations (BA3)."""

@@ -265,8 +265,7 @@ class DeliveryFlags:
         row 7 belong to the next session in that row, and are kept. The session in row 8 left at departure 6, so the
         flags of row 8 are cleared.
         """
-        since, self._seen = self._seen, self._departures.count
-        left = self._departures.of_row
+        since, left = self._seen, self._departures.of_row
         if self._ahead:
             self._ahead = {row: held for row, held in self._ahead.items() if left[row] <= since}
         if self._column is not None:
@@ -276,3 +275,4 @@ class DeliveryFlags:
             stay = left[own] <= since
             if not stay.all():
                 self._store_few(own[stay], flags[stay])
+        self._seen = self._departures.count  # only now, so that an error before loses no departure

@@ -717,7 +717,11 @@ class FanOut:
         they are live after all, this method starts to send them.
         """
         for alert in self.live.expire(now):
-            self.launch(alert, now)
+            try:
+                self.launch(alert, now)
+            except Exception as error:
+                self._send_again(alert, now)
+                self._count_failure(error)
         if self._again:
             self._launch_again(now)
         self.live.holdings.expire(now)

@@ -331,6 +331,8 @@ class LiveAlert:
         newer = max(0, revision.revision - self.revision_number)  # 0 if the same revision is believed only now (Rule 9)
         steps = min(2 * newer, 8)  # in bits; numbers may be missing after a restart
         self.restore()
+        if self._flags is not None:
+            self._flags.shift(RECIPIENT, _SENT_AND_ACKED, steps)
         # The deadline moves by as much as the end does. It is not computed from the wall clock again: the result would
         # be wrong if somebody has set that clock since the first revision.
         self.deadline += (revision.ends_at - self.expires_at) / 1000
@@ -338,7 +340,6 @@ class LiveAlert:
         if self.doubted:
             self.deadline = self.latest
         if self._flags is not None:
-            self._flags.shift(RECIPIENT, _SENT_AND_ACKED, steps)
             for row, held in list(self._flags.ahead.items()):
                 self._mark_held(self._flags, row, held)
 
@@ -453,14 +454,6 @@ class LiveAlert:
             self._writable_flags().put(row, bits | acked)
             self._shared.acks += 1
             self._shared.acked[self] += 1
-
-
-def _is_newer(revision: Revision, alert: LiveAlert) -> bool:
-    """Return whether a revision is newer than the alert's current entry.
-
-    Also return True if none of the alert's revisions was believed before: then this is the first one (Rule 9).
-    """
-    return alert.unbelieved or revision.revision > alert.number
 
 
 class _Ends:
@@ -641,6 +634,7 @@ class LiveAlerts:
         self.verifier: EntryVerifier = TrustAll()
         self._early_cancels: dict[str, Cancel] = {}  # Rule 6: alert id -> cancel
         self._chains_before: dict[str, Chain] = {}  # alert id -> chain before the next entry (Rule 8)
+        self._unfinished: set[str] = set()  # ids of alerts that may have a part of the entry whose processing failed
         self.behind = False  # whether the last `expire` may have left alerts that had ended (Rule 5)
         self._arrivals = 0
         # The greatest value, in seconds, that (monotonic time - wall time) has had. A deadline that was computed from
@@ -702,7 +696,18 @@ class LiveAlerts:
         its alert has ended. After a restart, the first entry that is read of an alert may be a later revision than 1.
         An alert that has ended for good comes back only with a revision newer than all known ones (Rule 3). A cancel of
         an unknown alert is stored until the alert arrives (Rule 6), except a tombstone, which is ignored.
+
+        If this raises, the entry can be applied again.
         """
+        try:
+            alert = self._apply(entry, now)
+        except Exception:
+            self._unfinished.add(entry.id)
+            raise
+        self._unfinished.discard(entry.id)
+        return alert
+
+    def _apply(self, entry: Entry | Untrusted, now: Now) -> LiveAlert | None:
         alert = self._alerts.get(entry.id)
         chain = self._chains_before.pop(entry.id, NO_CHAIN if alert is None else alert.chain)
         behind = chain.before(entry.revision)
@@ -715,7 +720,7 @@ class LiveAlerts:
             return None
         if isinstance(entry, Cancel):
             return self._cancel(alert, entry, behind, now)
-        if alert is not None and (alert.cancel is not None or not _is_newer(entry, alert)):
+        if alert is not None and (alert.cancel is not None or not self._is_newer(entry, alert)):
             return None
         if self.verifier.needs_chain and not self.verifier.verify_revision(entry, behind):
             self._keep_unbelieved(alert, Untrusted(entry.id, entry.revision, entry.ends_at, entry), chain, now)
@@ -726,6 +731,14 @@ class LiveAlerts:
             alert.behind = behind
             self._end_early(alert, now)
         return None if alert is None or alert.ended(now) else alert
+
+    def _is_newer(self, revision: Revision, alert: LiveAlert) -> bool:
+        """Return whether a revision is newer than the alert's current entry, or is the one that was applied in part.
+
+        Also return True if none of the alert's revisions was believed before: then this is the first one (Rule 9).
+        """
+        is_again = alert.id in self._unfinished and revision.revision == alert.number
+        return alert.unbelieved or is_again or revision.revision > alert.number
 
     def _end_early(self, alert: LiveAlert, now: Now) -> None:
         """Cancel an alert as soon as it arrives, if its cancel has arrived before it (Rules 6 and 10)."""
@@ -760,15 +773,15 @@ class LiveAlerts:
             self._arrivals += 1
             alert = LiveAlert(said, now, self._arrivals, self._shared)
             alert.chain = chain.then(entry)
-            self._alerts[alert.id] = alert
         elif alert is not None and alert.unbelieved and said.revision > alert.number:
             alert.revise(said, now)
         else:
             return
         alert.behind = chain.before(entry.revision)
-        self._ends.put(alert)
         alert.withdraw()
         unbelieved.add(alert)
+        self._ends.put(alert)
+        self._alerts[alert.id] = alert  # only now, so that it is never there as one that may be sent
 
     def _is_believed_cancel(self, cancel: Cancel, alert: LiveAlert, behind: Kinds) -> bool:
         """Return whether the log's verifier accepts this cancel of the alert, after the entries before it (LogJ1)."""
@@ -803,8 +816,8 @@ class LiveAlerts:
                 return None
             self._arrivals += 1
             alert = LiveAlert(revision, now, self._arrivals, self._shared)
-            self._alerts[alert.id] = alert
             self._ends.put(alert)
+            self._alerts[alert.id] = alert
         elif alert.unbelieved and revision == alert.revision:
             alert.restore()  # don't call `revise`: rows that have this revision keep CURRENT
         else:
@@ -848,7 +861,13 @@ class LiveAlerts:
         """
         ended = self._ends.take(now, AT_ONCE)
         self.behind = len(ended) == AT_ONCE
-        self._let_go(ended, now)
+        try:
+            self._let_go(ended, now)
+        except Exception:
+            for alert in ended:
+                if not alert.gone:
+                    self._ends.put(alert)
+            raise
         suspended = self._shared.suspended
         back = [alert for alert in suspended if now.wall_ms < alert.expires_at and now.monotonic < alert.deadline]
         for alert in back:
@@ -858,7 +877,8 @@ class LiveAlerts:
 
     def _let_go(self, ended: Iterable[LiveAlert], now: Now) -> None:
         for alert in ended:
-            del self._alerts[alert.id]
+            self._alerts.pop(alert.id, None)
+            self._unfinished.discard(alert.id)
             self.on_let_go(alert.id)
             self._gone.add(alert.id, alert.number, now)
             self._remove_area(alert)

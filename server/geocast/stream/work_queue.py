@@ -11,9 +11,14 @@ Rule 2  After that, the loop does other work for `rest_times` as long. So the qu
 Rule 3  A connection that waits is not read. (One with a `hello` is read until more bytes come; stream/connection.py.)
 """
 
+import logging
 import time
 from collections.abc import Callable
 from typing import Protocol
+
+from ..model.errors import trace
+
+logger = logging.getLogger(__name__)
 
 CallLater = Callable[[float, Callable[[], None]], object]
 
@@ -23,6 +28,10 @@ class Waiting(Protocol):
 
     def take_turn(self) -> None:
         """Handle the next frame, which has waited."""
+        ...
+
+    def abort(self) -> None:
+        """End the connection."""
         ...
 
 
@@ -72,7 +81,11 @@ class WorkQueue:
         while self.waiting and now - began <= self._work_s:
             connection = next(iter(self.waiting))
             del self.waiting[connection]
-            connection.take_turn()
+            try:
+                connection.take_turn()
+            except Exception as error:  # the others have their turns all the same
+                logger.error("handling a frame that has waited failed; its connection is ended: %s", trace(error))
+                connection.abort()
             now = time.perf_counter()
         self._is_due = False
         if self.waiting:
