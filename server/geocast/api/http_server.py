@@ -227,6 +227,10 @@ class HttpConnection(H11Protocol):
         if len(self._ahead) > MAX_AHEAD_BYTES:
             self.transport.abort()
 
+    def abort(self) -> None:
+        """End the connection, because an error has occurred while it was handled."""
+        self.transport.abort()
+
     def take_turn(self) -> None:
         """Parse what has waited for a later iteration of the event loop (Rule 5)."""
         if not self._refused and not self.transport.is_closing():
