@@ -201,8 +201,13 @@ class CallControl:
         """Follow the open calls, including those from before a restart, until cancelled."""
         try:
             while True:
-                with contextlib.suppress(PublishError):
+                try:
                     await self._find_open()
+                    self._tell_node("")
+                except Unanswered:
+                    self._tell_node(SILENT)
+                except PublishError:
+                    pass  # the calls of this page are followed all the same
                 for case in [case for case in self.cases.values() if case.state is not None and not case.is_over]:
                     with contextlib.suppress(Unanswered):
                         await self._look_at(case)

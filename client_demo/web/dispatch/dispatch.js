@@ -31,7 +31,8 @@ const service = new ServiceClient({
 
 const callOf = (id) => all.calls.find((call) => call.id === id);
 const recordOf = (key) => all.records.find((record) => record.key === key);
-const recordedAt = ({ recorded_at: at }) => (at === null ? "no time" : new Date(at).toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "short" }));
+const timeOf = (at) => new Date(at).toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "short" });
+const recordedAt = ({ recorded_at: at }) => (at === null ? "no time" : timeOf(at));
 
 function take(news) {
   const before = all;
@@ -75,8 +76,9 @@ function lists() {
 function lineOf(call) {
   const record = all.records.find(({ call: id }) => id === call.id);
   const more = `${wordOf(call)}${call.state ? `, ${call.state.seats.length} going` : ""}`;
-  // The address disappears with the call.
-  const facts = record ? ["From a record", isOver(call) ? "" : record.address, recordedAt(record)] : [];
+  const { address } = record ?? call.form ?? {};
+  const at = record ? recordedAt(record) : call.state && timeOf(call.state.call.occurred_at);
+  const facts = [record && "From a record", isOver(call) ? "" : address, at]; // the address disappears with the call
   return item(call.id, { call: call.id }, titleOf(call), more, { facts, drill: DRILLS.get(call.state?.call.status) });
 }
 

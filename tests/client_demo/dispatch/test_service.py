@@ -7,7 +7,7 @@ import json
 import httpx
 import pytest
 
-from client_demo.dispatch.call_control import CallControl
+from client_demo.dispatch.call_control import SILENT, CallControl
 from client_demo.dispatch.records import Record
 from client_demo.dispatch.service import DispatchService
 from client_demo.python.dispatcher import Dispatcher
@@ -41,10 +41,12 @@ class Api:
     """A simulated node; it carries out the next `silent` requests but answers 503."""
 
     def __init__(self):
-        self.calls, self.bodies, self.silent, self.refuses = {}, [], 0, None
+        self.calls, self.bodies, self.silent, self.refuses, self.is_down = {}, [], 0, None, False
 
     def __call__(self, request):
         path = request.url.path
+        if self.is_down:
+            raise httpx.ConnectError("nobody listens")
         if request.method == "GET":
             known = [self.state(each) for each in self.calls]
             return httpx.Response(200, json={"calls": known} if path == "/v1/calls" else self.state(path.split("/")[3]))
@@ -227,6 +229,27 @@ def test_refusal_of_the_node_is_shown_at_its_field_and_can_be_retried():
         assert refused.json()["troubles"] == [{"field": "headline", "text": "at most 140 characters"}]
         page.api.refuses = None
         assert (await page.open()).status_code == 200
+
+    story(tale)
+
+
+def test_page_without_a_call_says_that_the_node_does_not_answer_until_it_does(monkeypatch):
+    """No call of its own is running, so only the search for open calls notices."""
+    monkeypatch.setattr("client_demo.dispatch.call_control.LOOK_EVERY_S", 0)
+
+    async def tale():
+        page = Page()
+        page.api.is_down = True
+        work = asyncio.create_task(page.control.run())
+        async with asyncio.timeout(60):
+            await page.changed.wait()
+            assert page.control.trouble == SILENT
+            page.changed.clear()
+            page.api.is_down = False
+            await page.changed.wait()
+            assert page.control.trouble == ""
+        work.cancel()
+        await asyncio.gather(work, return_exceptions=True)
 
     story(tale)
 
