@@ -97,6 +97,7 @@ ODD_TEXTS: dict[str, str | bytes] = {
     "a number": "7",
     "no JSON": "{",
     "a message twice": '{"type":"pong"}{"type":"pong"}',
+    "a binary frame": b'{"type":"pong"}',
 }
 ODD_DOCUMENTS = ("[" * DEEP, "{", "7", '{"type":"FeatureCollection","features":7}')
 ODD_BYTES: dict[str, str | bytes] = {

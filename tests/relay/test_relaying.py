@@ -6,6 +6,8 @@ The clock stands still; tests move it. Waits after failures are short.
 
 import asyncio
 import contextlib
+import inspect
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -19,7 +21,7 @@ from geocast.relay.relaying import GRACE_S, Relay
 from geocast.relay.targets import load_targets
 from geocast.relay.told import ToldStore
 from geocast.stream.log_reader import LogHealth
-from geocast.tasks import running
+from geocast.tasks import every, running
 
 PATIENCE_S = 30.0
 ACCEPTED, REVISED, CANCELLED, ENDED = "alert.accepted", "alert.revised", "alert.cancelled", "alert.ended"
@@ -254,6 +256,41 @@ def test_event_is_repeated_if_the_timer_fires_before_the_end_of_the_wait(bench, 
             await bench.append(*revisions(1))
             await until(lambda: len(receiver.requests) == 2)
             assert receiver.taken("a-1")
+
+    asyncio.run(main())
+
+
+METHODS = sorted(
+    name for name, value in vars(line.TargetLine).items() if inspect.isfunction(value) and not name.startswith("__")
+)
+
+
+@pytest.mark.parametrize("call", [0, 4])
+@pytest.mark.parametrize("name", [name for name in METHODS if name not in ("adopt", "close")])
+def test_exception_in_any_method_keeps_nothing_from_a_target(bench, receiver, monkeypatch, name, call):
+    """It raises once, at one of its first calls; five requests fail besides."""
+    calls = itertools.count(-1 if name == "pump" else 0)  # the first one is in `start`, which is repeated as a whole
+    original = vars(line.TargetLine)[name]
+
+    def failing(*args):
+        if next(calls) == call:
+            raise ZeroDivisionError
+        return original(*args)
+
+    monkeypatch.setattr(line.TargetLine, name, failing)
+
+    async def main():
+        receiver.answers = [500, 204, 500, 500, 204, 500, 500]
+        async with bench.running(siren=receiver), running(sweep=every(0.002, lambda: bench.pass_time(0.5))):
+            short = a_revision("short", expires_at=bench.clock.wall_ms + 60_000)
+            await bench.append(a_revision(), short, *revisions(2, "b"))
+            await until(lambda: receiver.taken("a-1") and receiver.taken("short"))
+            await bench.append(a_revision(revision=2), a_cancel(revision=3), a_revision("c"), a_cancel("c"))
+            await until(lambda: receiver.kinds("a-1")[-1] == (CANCELLED, 3))
+            await until(lambda: receiver.taken("b") and receiver.kinds("b")[-1][1] == 2)
+            await until(lambda: receiver.kinds("short")[-1] == (ENDED, 1))
+            await bench.idle()
+        assert bench.relay.lines["siren"].under_way == 0
 
     asyncio.run(main())
 

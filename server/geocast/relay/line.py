@@ -54,6 +54,7 @@ class _PendingAlert:
     rank: int
     due: list[_Due] = field(default_factory=list)
     under_way: bool = False
+    queued: bool = False
     failures: int = 0
     waits_for_target: bool = False  # the last request failed because of the target, not because of the alert
     timer: asyncio.TimerHandle | None = None
@@ -178,6 +179,16 @@ class TargetLine:
             pending.timer = None
         self._order += 1
         heappush(self._queue, (pending.failures, -pending.rank, self._order, pending))
+        pending.queued = True
+
+    def catch_up(self) -> None:
+        """Start what should have started before: an error in a timer or in `pump` may have kept it from that."""
+        now = self._loop.time()
+        for pending in self._pending.values():
+            is_due = pending.timer is None or pending.timer.when() < now
+            if is_due and not pending.under_way and not pending.queued:
+                self._enqueue(pending)
+        self.pump()
 
     def pump(self) -> None:
         """Start as many requests as may run now."""
@@ -189,16 +200,19 @@ class TargetLine:
             and self._loop.time() >= self._not_before
         ):
             pending = heappop(self._queue)[3]
-            if self._pending.get(pending.id) is not pending or pending.under_way or pending.timer is not None:
-                continue
-            if not self._is_due(pending):
-                self._drop(pending.id)
-                continue
-            pending.under_way = True
-            self.under_way += 1
-            task = self._loop.create_task(self._serve(pending))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            pending.queued = False
+            if self._pending.get(pending.id) is pending and not pending.under_way and pending.timer is None:
+                if self._is_due(pending):
+                    self._start(pending)
+                else:
+                    self._drop(pending.id)
+
+    def _start(self, pending: _PendingAlert) -> None:
+        task = self._loop.create_task(self._serve(pending))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        pending.under_way = True
+        self.under_way += 1
 
     def _is_due(self, pending: _PendingAlert) -> bool:
         """Return whether the first entry of a pending alert may be sent now (WH4).

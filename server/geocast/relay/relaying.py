@@ -13,7 +13,7 @@ from heapq import heappop, heappush
 from prometheus_client.core import Metric
 
 from ..alertlog import AlertLog
-from ..clock import Clock
+from ..clock import Clock, Now
 from ..metrics import counters, gauge, gauges
 from ..model.alert import Entry, Untrusted
 from ..stream.live_alerts import LiveAlert, LiveAlerts
@@ -25,6 +25,7 @@ from .told import Told, ToldStore
 logger = logging.getLogger(__name__)
 
 SWEEP_S = 0.1  # pause between two searches for alerts that have ended
+LOOK_S = 1.0  # pause between two searches for requests that should have started
 GRACE_S = 3_600.0  # how long after the end of an alert its events are still posted (WH5)
 PURGE_S = 60.0
 NO_TARGET: Mapping[str, bytes] = {}
@@ -55,6 +56,7 @@ class Relay:
         self._ends: list[tuple[float, str]] = []  # a heap of alerts by their deadlines
         self._next_end: dict[str, float] = {}  # the item of an alert in that heap; others are outdated
         self._forget_at: list[tuple[float, str]] = []  # a heap of alerts that have ended
+        self._next_look = 0.0  # when requests that should have started are searched for next
 
     async def start(
         self, targets: Mapping[str, RelayTarget], told: Mapping[str, dict[str, Told]], gone: Mapping[str, bytes]
@@ -140,24 +142,20 @@ class Relay:
             self.store.purge(self._clock.now().wall_ms - round((GRACE_S + PURGE_S) * 1000))
 
     def sweep(self) -> None:
-        """Tell the lines which alerts have ended, and which are live again because the wall clock was set right."""
+        """Tell the lines which alerts have ended, and which are live again because the wall clock was set right.
+
+        Start the requests that an error has kept from starting. If this raises, the next call does what is left.
+        """
         if not self._offers:
             return
         now = self._clock.now()
-        for returned in self.live.expire(now):
-            self._offer(returned)
         while self._ends and self._ends[0][0] <= now.monotonic:
             deadline, alert_id = heappop(self._ends)
             if self._next_end.get(alert_id) != deadline:
                 continue
-            del self._next_end[alert_id]
-            found = self.live.find(alert_id, now)
-            if found is not None:  # a revision has extended it
-                self._end_at(alert_id, found.deadline)
-                continue
-            for line in self.lines.values():
-                line.end(alert_id)
-            heappush(self._forget_at, (now.monotonic + GRACE_S, alert_id))
+            self._next_end[alert_id] = now.monotonic + SWEEP_S
+            heappush(self._ends, (self._next_end[alert_id], alert_id))  # if the next line raises
+            self._tell_end(alert_id, now)
         while self._forget_at and self._forget_at[0][0] <= now.monotonic:
             _, alert_id = heappop(self._forget_at)
             if self.live.find(alert_id, now) is None:
@@ -165,6 +163,22 @@ class Relay:
                     line.give_up(alert_id)
                 for rows in self._absent.values():
                     rows.pop(alert_id, None)
+        self.live.expire(now, self._offer)
+        if now.monotonic >= self._next_look:
+            self._next_look = now.monotonic + LOOK_S
+            for line in self.lines.values():
+                line.catch_up()
+
+    def _tell_end(self, alert_id: str, now: Now) -> None:
+        found = self.live.find(alert_id, now)
+        if found is not None:  # a revision has extended it
+            self._next_end[alert_id] = found.deadline
+            heappush(self._ends, (found.deadline, alert_id))
+            return
+        for line in self.lines.values():
+            line.end(alert_id)
+        heappush(self._forget_at, (now.monotonic + GRACE_S, alert_id))
+        del self._next_end[alert_id]
 
     def metrics(self) -> Iterator[Metric]:
         """Yield the metrics of the relay. The only label is the name of a target."""

@@ -716,12 +716,7 @@ class FanOut:
         Call this method twenty times a second. A wrong wall clock may have made alerts look as if they had ended. If
         they are live after all, this method starts to send them.
         """
-        for alert in self.live.expire(now):
-            try:
-                self.launch(alert, now)
-            except Exception as error:
-                self._send_again(alert, now)
-                self._count_failure(error)
+        self.live.expire(now, lambda alert: self.launch(alert, now))
         if self._again:
             self._launch_again(now)
         self.live.holdings.expire(now)

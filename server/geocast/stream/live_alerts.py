@@ -852,12 +852,12 @@ class LiveAlerts:
         self.missed_until = max(self.missed_until, revision.ends_at)
         return False
 
-    def expire(self, now: Now) -> list[LiveAlert]:
+    def expire(self, now: Now, resume: Callable[[LiveAlert], None] = lambda _alert: None) -> list[LiveAlert]:
         """Forget alerts that have ended according to the monotonic clock, and return alerts that are live again.
 
-        The caller must start to send the returned alerts. They had ended only according to the wall clock, which has
-        been set back since (Rule 3). At most AT_ONCE alerts are forgotten in one call, and the others in the next calls
-        (Rule 5).
+        `resume` is called with each of the latter, and has to start to send it. They had ended only according to the
+        wall clock, which has been set back since (Rule 3). At most AT_ONCE alerts are forgotten in one call, and the
+        others in the next calls (Rule 5). If this raises, the next call does what is left.
         """
         ended = self._ends.take(now, AT_ONCE)
         self.behind = len(ended) == AT_ONCE
@@ -870,10 +870,12 @@ class LiveAlerts:
             raise
         suspended = self._shared.suspended
         back = [alert for alert in suspended if now.wall_ms < alert.expires_at and now.monotonic < alert.deadline]
+        back.sort(key=lambda alert: alert.order)
         for alert in back:
             self._trust(alert, now)
-        suspended.difference_update(back)
-        return sorted(back, key=lambda alert: alert.order)
+            resume(alert)
+            suspended.discard(alert)
+        return back
 
     def _let_go(self, ended: Iterable[LiveAlert], now: Now) -> None:
         for alert in ended:
