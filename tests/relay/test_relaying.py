@@ -260,24 +260,27 @@ def test_event_is_repeated_if_the_timer_fires_before_the_end_of_the_wait(bench, 
     asyncio.run(main())
 
 
-METHODS = sorted(
-    name for name, value in vars(line.TargetLine).items() if inspect.isfunction(value) and not name.startswith("__")
-)
+METHODS = [
+    (owner, name)
+    for owner, names in ((line.TargetLine, vars(line.TargetLine)), (ToldStore, ("note", "written")), (line, ("event",)))
+    for name in sorted(names)
+    if inspect.isfunction(vars(owner)[name]) and not name.startswith("__") and name not in ("adopt", "close")
+]
 
 
 @pytest.mark.parametrize("call", [0, 4])
-@pytest.mark.parametrize("name", [name for name in METHODS if name not in ("adopt", "close")])
-def test_exception_in_any_method_keeps_nothing_from_a_target(bench, receiver, monkeypatch, name, call):
+@pytest.mark.parametrize(("owner", "name"), METHODS)
+def test_exception_in_any_method_keeps_nothing_from_a_target(bench, receiver, monkeypatch, owner, name, call):
     """It raises once, at one of its first calls; five requests fail besides."""
     calls = itertools.count(-1 if name == "pump" else 0)  # the first one is in `start`, which is repeated as a whole
-    original = vars(line.TargetLine)[name]
+    original = vars(owner)[name]
 
     def failing(*args):
         if next(calls) == call:
             raise ZeroDivisionError
         return original(*args)
 
-    monkeypatch.setattr(line.TargetLine, name, failing)
+    monkeypatch.setattr(owner, name, failing)
 
     async def main():
         receiver.answers = [500, 204, 500, 500, 204, 500, 500]

@@ -285,11 +285,12 @@ class TargetLine:
         return response
 
     def _taken(self, pending: _PendingAlert) -> None:
-        due, told = pending.due.pop(0), self.told.get(pending.id)
+        due, told = pending.due[0], self.told.get(pending.id)
         self._took(self._loop.time() - due.since)
         if told is not None:
             told.number, told.over = due.entry.revision, not isinstance(due.entry, Revision)
             self._store.note(self.target.name, pending.id, told)
+        del pending.due[0]  # only now: after an error the event is sent again, with the same id
         pending.failures = 0
         if pending.due:
             self._enqueue(pending)
