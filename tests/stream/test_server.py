@@ -20,6 +20,7 @@ from geocast.stream.server import (
     EXPECTED_S,
     NEW_ROWS,
     ROWS_WHILE_ASKED,
+    STUCK_S,
     TICK_S,
     YIELD_S,
     YIELDING_ROWS,
@@ -508,6 +509,22 @@ def test_error_of_the_log_is_cleared_by_whoever_uses_the_log_with_success():
             assert keeper.unready() == ["log unreachable: full"]
             await keeper.purge()
             assert keeper.unready() == []
+
+    run(main)
+
+
+def test_process_in_which_an_alert_is_never_sent_is_not_ready(monkeypatch):
+    """Whatever the reason is: here the fan-out is never driven."""
+
+    async def main():
+        monkeypatch.setattr(Pump, "wake", lambda _self: None)
+        async with Reading() as reading:
+            monkeypatch.setattr(reading.delivery._hub._fanout, "_free", [])  # somebody is connected
+            await reading.reads(a_revision())
+            reading.clock.advance(STUCK_S)
+            assert not any("stuck" in each for each in reading.delivery.unready())
+            reading.clock.advance(1)
+            assert [each for each in reading.delivery.unready() if "sending is stuck" in each]
 
     run(main)
 

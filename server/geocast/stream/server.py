@@ -63,6 +63,7 @@ EXPECTED_S = 0.02  # slices stay small for at most this long while an appended e
 FAILED_S, MOST_FAILED_S = 0.01, 1.0  # pause after a run that failed unexpectedly; it doubles
 TICK_S = 0.05  # time between checks while a deadline is near, or alerts are being sent or let go
 FLUSH_S = 1.0  # time between writes of delivery counts
+STUCK_S = 30.0  # a fan-out takes 0.1 s (`bench storm`), so after this time nothing is sent any more
 DRAIN_BATCH = 128  # number of sessions that are closed with 1012 at a time
 RECHECK_BATCH = 256  # number of sessions whose tokens are checked in one turn of the loop: 6 ms if all end
 UNSAID_SHARE = 1 / 10  # the part of all descriptors that connections before their `hello` may use
@@ -305,6 +306,8 @@ class StreamServer:
         reasons = ["draining"] if self._stream.draining else []
         reasons += [] if self._reader.caught_up.is_set() else ["starting: reading the log"]
         reasons += [f"sending fails: {self._hub.failing} alerts"] * bool(self._hub.failing)
+        is_stuck = self._hub.oldest_flight(self._clock.now()) > STUCK_S
+        reasons += [f"sending is stuck: an alert has been on its way for more than {STUCK_S:g} s"] * is_stuck
         return [*reasons, *self.keeper.unready(), *self._reader.unready(), *tasks.unready()]
 
     def degraded(self) -> int:
