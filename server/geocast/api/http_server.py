@@ -228,7 +228,7 @@ class HttpConnection(H11Protocol):
             self.transport.abort()
 
     def abort(self) -> None:
-        """End the connection, because an error has occurred while it was handled."""
+        """End the connection after an unexpected error."""
         self.transport.abort()
 
     def take_turn(self) -> None:

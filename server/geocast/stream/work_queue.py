@@ -31,7 +31,7 @@ class Waiting(Protocol):
         ...
 
     def abort(self) -> None:
-        """End the connection."""
+        """End the connection after an unexpected error."""
         ...
 
 
