@@ -191,3 +191,16 @@ async def test_wait_for_keys_ends_if_fetch_is_impossible():
     newer = NewerKeys(lambda: newer.settle())  # noqa: PLW0108 (it is not there yet)
     await newer.waited()
     await newer.waited()
+
+
+async def test_client_that_fails_after_its_wait_keeps_no_other_waiting():
+    """Its error is reported to the loop."""
+    errors = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: errors.append(context["exception"]))
+    newer = NewerKeys(lambda: None)
+    assert newer.wait(lambda: 1 / 0)
+    other = asyncio.ensure_future(newer.waited())
+    await asyncio.sleep(0)
+    newer.settle()
+    await other
+    assert [type(each) for each in errors] == [ZeroDivisionError]
