@@ -115,7 +115,6 @@ class Hub:
         self._slow_since = np.zeros(capacity)
         self._token_deadline = np.full(capacity, np.inf)
 
-        self._sessions_by_wire = [0] * len(WIRES)  # number of sessions for each wire format
         self._now = Now(0, 0.0)  # the time of the current turn
         self._next_check = 0.0  # when the deadlines of all sessions are checked next
         self._has_more_pings = False  # whether more pings were due at the last check than were written
@@ -185,7 +184,6 @@ class Hub:
         row = self._fanout.enter(places, wanted, may_test=rights.may_test)
         self._peers[row], self._writes[row], self._descriptors[row] = peer, peer.write, peer.descriptor
         self._wire[row] = wire.number
-        self._sessions_by_wire[wire.number] += 1
         self._last_read[row] = self._last_write[row] = self._last_ping[row] = now.monotonic
         try:
             self.set_rights(row, rights)
@@ -200,7 +198,6 @@ class Hub:
     def leave(self, row: int) -> None:
         """Remove a session that has ended. Its places are deleted at once."""
         self.silence(row)
-        self._sessions_by_wire[self._wire[row]] -= 1
         self._token_deadline[row] = np.inf
         try:
             self._calls.leave(row)
@@ -373,9 +370,9 @@ class Hub:
         wires = self._wire[rows]
         encoded = [alert.encoded(text, encode) for alert, text in zip(alerts, texts, strict=True)]
         frames = [
-            (wires == number, b"".join([each[number] for each in encoded]))
-            for number, sessions in enumerate(self._sessions_by_wire)
-            if sessions
+            (which, b"".join([each[number] for each in encoded]))
+            for number in range(len(WIRES))
+            if (which := wires == number).any()
         ]
         self._last_write[rows] = self._now.monotonic
         for which, frame in frames:
