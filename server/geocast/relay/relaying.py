@@ -73,6 +73,7 @@ class Relay:
         self._offers = True
         await self.adopt(targets, gone)
         self.has_started = True
+        self.purge()  # its task may have called it before
 
     async def adopt(self, targets: Mapping[str, RelayTarget], gone: Mapping[str, bytes] = NO_TARGET) -> None:
         """Use these targets from now on, and offer them the live alerts that they lack (WH11).
