@@ -1,7 +1,7 @@
 """One unexpected exception inside a push process, at one call after the other of the same story.
 
-After the exception some time passes. Then every phone has to have what it should have. No phone was sent an entry twice,
-except after an answer that leaves open whether the push has arrived. The limits on requests are as free as before.
+After the exception some time passes. Then every phone has to have what it should have. No phone was sent an entry
+twice, except after an answer that leaves open whether the push has arrived. All limits are as free as before.
 """
 
 import asyncio
@@ -15,15 +15,10 @@ from geocast.egress.outcomes import PostOutcome
 from geocast.push.devices import RENEW_MS
 
 REST_S = 100.0  # longer than each pause after one failure, and than the time until a phone is reminded again
-RACED = {
-    "PushScheduler._run",
-    "PushScheduler._record_outcome",
-    "DeliveryJournal._write",
-    "DeviceManager._put_back",
-    "LeasedShards._release",
-    "FanOut._start",
-    "LiveAlerts.expire",
-}
+OWNERS = {
+    "Admission", "DeliveryJournal", "Device", "DeviceManager", "Devices", "LeasedShards", "Owed", "PushScheduler",
+    "ServiceLimit", "Slots", "Times",
+}  # fmt: skip
 
 
 async def story(town):
@@ -34,12 +29,21 @@ async def story(town):
     emil = town.phone("emil", 50, owner="anna")
     fred, gina = town.phone("fred", 0, "x.wild.example"), town.phone("gina", 100, "x.wild.example")
     hugo = town.phone("hugo", 5000, "x.wild.example", least="severe")
-    ida, jon = town.phone("ida", 200, "x.wild.example"), town.phone("jon", 0, "x.wild.example")
+    town.phone("ida", 200, "x.wild.example")
+    jon = town.phone("jon", 0, "x.wild.example")
     for phone in town.phones:
         await phone.register()
     town.publish(revision("old", radius_m=9000))
     await asyncio.sleep(2.0)
+    gina_digest = gina.digest
     town.fault.on = True
+    town.store.is_shared = True
+    await asyncio.sleep(3.5)
+    town.publish(revision("old", 2, radius_m=9000))
+    town.store.is_shared = False
+    await asyncio.sleep(3.5)
+    town.store.lose(gina_digest)
+    await asyncio.sleep(0.5)
     tess = town.phone("tess", 0)
     tess.may_test_until = town.clock.wall_ms + 4_000
     kim = town.phone("kim", 0, until=town.clock.wall_ms + RENEW_MS + 3_000)
@@ -75,19 +79,18 @@ async def story(town):
     await asyncio.sleep(0.01)
     town.publish(revision("three", 3, radius_m=400))
     await asyncio.sleep(0.5)
-    town.answer("x.wild.example", *[PostOutcome.AWAY] * 12)
+    town.answer("x.wild.example", *[PostOutcome.AWAY] * 50)
     town.publish(revision("four", radius_m=9000))
     town.publish(a_cancel("minor"))
-    await asyncio.sleep(2.0)
+    await asyncio.sleep(2.5)
+    town.answer("x.wild.example")
     town.publish(revision("four", 2, radius_m=300))
-    town.store.is_shared = True
     await emil.forget()
     await asyncio.sleep(4.0)
     town.publish(revision("five", severity="minor", radius_m=9000))
     town.publish(a_cancel("one", 3))
     await asyncio.sleep(1.0)
-    town.store.is_shared = False
-    town.answer("jon", PostOutcome.GONE)
+    town.answer("jon", *[PostOutcome.GONE] * 3)
     town.publish(revision("six", radius_m=9000))
     await asyncio.sleep(4.0)
     jon.is_here = False
@@ -96,13 +99,11 @@ async def story(town):
     fred.is_here = False
     town.reloaded.set()
     await asyncio.sleep(0.5)
-    town.store.lose(gina.digest)
-    await asyncio.sleep(1.0)
     ben.wake()
     town.publish(revision("five", 2, severity="severe", radius_m=9000))
     await asyncio.sleep(4.0)
     town.fault.on = False
-    town.sweep_s = 0.5
+    town.sweep_s = town.pause_s = 2.0
     await asyncio.sleep(REST_S)
     town.publish(revision("last", radius_m=9000))
     await asyncio.sleep(5.0)
@@ -123,15 +124,26 @@ def wrongs(monkeypatch, fault, name=None, at=-1):
             town.close()
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of what was to be awaited
 def test_exception_at_any_call_leaves_nobody_out(monkeypatch):
-    """Each method raises once: at its first call, at one in the middle, and at its last."""
+    """Each method of the classes that keep the state raises once: at its first, middle or last call, in turn.
+
+    With SINGLE_FAULTS in the environment, each method and function that the story calls raises at all three.
+    """
     small_limits(monkeypatch)
     fault = Fault()
     assert wrongs(monkeypatch, fault) == []
-    calls = fault.calls
-    found = {}
-    for name, count in calls.items():
-        for at in sorted({0, count // 2, count - 1}):
-            if wrong := wrongs(monkeypatch, fault, name, at):
-                found[f"{name} {at}"] = wrong
+    calls = {name: [0, count // 2, count - 1] for name, count in sorted(fault.calls.items())}
+    assert {"PushScheduler._run", "DeviceManager._remind", "DeliveryJournal._write_all", "FanOut.note_taken"} < set(
+        calls
+    )
+    if "SINGLE_FAULTS" not in os.environ:
+        own = [name for name in calls if name.partition(".")[0] in OWNERS]
+        calls = {name: [calls[name][number % 3]] for number, name in enumerate(own)}
+    found = {
+        f"{name} {at}": wrong
+        for name, numbers in calls.items()
+        for at in sorted(set(numbers))
+        if (wrong := wrongs(monkeypatch, fault, name, at))
+    }
     assert not found

@@ -8,11 +8,9 @@ import asyncio
 import contextlib
 import functools
 import inspect
-import json
 import selectors
 import sys
 from collections import Counter
-from collections.abc import Callable
 
 from push.test_device_manager import VAPID
 from support.fakes import DALLAS, NOON_MS, FakeClock, a_revision
@@ -26,7 +24,7 @@ from geocast.egress.outcomes import PostOutcome, PostResponse
 from geocast.geometry.sphere import cell_of
 from geocast.model.alert import OWN_TEST_PREFIX, SEVERITY_RANK, Circle, Revision
 from geocast.model.errors import StoreUnavailable
-from geocast.push import devicestore, scheduler, service_limits
+from geocast.push import scheduler, service_limits
 from geocast.push.addresses import parse_services
 from geocast.push.delivery_journal import PROBE_S
 from geocast.push.device_manager import DeviceManager
@@ -180,7 +178,8 @@ class Store(MemoryDevices):
         """Lose a device, as a replica that was late."""
         memory = self._memory
         self._kept = memory.devices.pop(device), memory.lines.pop(device)
-        self.lost, memory.changed = True, memory.changed + len(memory.changes) + 1  # `follow` can't yield what was missed
+        self.lost = True
+        memory.changed += len(memory.changes) + 1  # so `follow` can't yield what was missed
         memory.news.set()
         memory.news = asyncio.Event()
 
@@ -238,8 +237,7 @@ class Phone:
 
     def _body(self, more):
         cell = f"{cell_of(DALLAS[0] + self.place * METRE, DALLAS[1], 9):x}"
-        subscription = {**self._subscription.to_map(), **{
-            "expirationTime": each for each in [self.asked.get("until")] if each}}  # fmt: skip
+        subscription = self._subscription.to_map() | {"expirationTime": self.asked.get("until")}
         return {
             "subscription": subscription, "places": [{"cell": cell}], "holding": dict(self.held),
             "min_severity": self.asked.get("least", "minor"), "languages": self.asked.get("languages", []), **more,
@@ -375,7 +373,7 @@ class Town:
         self.counted = Counter()
         self.log, self.phones = {}, []
         self.reloaded = asyncio.Event()
-        self.sweep_s = SWEEP_S
+        self.sweep_s, self.pause_s = SWEEP_S, PROBE_S
         self.waking, self.reader, self.registering = self._process(self.store, self.shards)
         elsewhere = self.store.other()
         _, self._other_reader, self.elsewhere = self._process(elsewhere, LeasedShards(self.store, self.clock))
@@ -400,10 +398,10 @@ class Town:
                 shards=lambda: self.shards.attach(waking),
                 devices=waking.follow,
                 sweep=tasks.every(lambda: self.sweep_s, waking.sweep),
-                probe=tasks.every(PROBE_S, waking.recorder.probe),
+                probe=tasks.every(lambda: self.pause_s, waking.recorder.probe),
                 purge=tasks.every(5.0, self._purge),
                 recheck=tasks.whenever(self.reloaded, waking.recheck),
-                counts=tasks.every(1.0, lambda: waking.store_counts(self._count)),
+                counts=tasks.every(lambda: self.pause_s, lambda: waking.store_counts(self._count)),
             ):
                 await waking.has_taken.wait()
                 return await story(self)
@@ -443,7 +441,7 @@ class Town:
         found += ["not idle"] * (not sending.idle.is_set())
         if len(self.waking.fanout) != len(self.waking.devices):
             found.append(f"{len(self.waking.fanout)} rows of {len(self.waking.devices)} devices")
-        if sum(each.devices for each in sending.lanes.values()) != len(self.waking.devices):
+        if sum(each.devices for each in sending.lanes.values()) < len(self.waking.devices):
             found.append("devices of hosts miscounted")
         found += [f"fails: {self.waking.fanout.failing()}"] * (self.waking.fanout.failing() > 0)
         return found

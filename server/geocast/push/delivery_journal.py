@@ -117,7 +117,7 @@ class DeliveryJournal:
         loop = asyncio.get_running_loop()
         if self._ending is None and (self._lines or self._is_probing or self._writing is not None):
             self._ending = loop.create_future()
-        if self._ending is not None and self._writing is None:
+        if self._ending is not None and (self._writing is None or self._writing.done()):
             self._writing = loop.create_task(self._write_all())
         return self._ending
 

@@ -166,7 +166,8 @@ class DeviceManager:
         self._stands = stands
         self._leases, self._tests = Times(), Times()
         self._to_forget: set[RegistrationKey] = set()  # registrations that the store could not forget yet (Rule 3)
-        self._unsure: set[bytes] = set()  # devices to read again: a write failed, but may have been done all the same
+        # Devices to read again, because of an error, and what they said they have. A write that failed may be done.
+        self._unsure: dict[bytes, Mapping[str, int]] = {}
         self._retrying: asyncio.Task[None] | None = None  # deals with `_to_forget` and `_unsure`
         self._turn = asyncio.Lock()  # held while one device is read and applied (Rule 2)
         self._reading: set[bytes] | None = None  # digests of devices that were read during a load (Rule 2)
@@ -207,9 +208,8 @@ class DeviceManager:
         self.live.take_counts()  # drop these counts of offers: `pushed` counts what services accepted
         self.sending.resume_due()
         self._device_tests.send_due()
-        for device in self._tests.take(now.wall_ms):
-            self.fanout.set_rights(device.row, may_test=_may_test(device.record, now))
-        self._drop(self._check_leases(now), "lease")
+        self._tests.handle(now.wall_ms, lambda device: self._set_rights(device, now))
+        self._leases.handle(now.wall_ms, lambda device: self._check_lease(device, now))
         self.sending.wake()
         if (self._to_forget or self._unsure) and (self._retrying is None or self._retrying.done()):
             self._retrying = asyncio.get_running_loop().create_task(self._retry())
@@ -227,9 +227,10 @@ class DeviceManager:
     async def _retry(self) -> None:
         try:
             await self._forget_in_store()
-            for digest in list(self._unsure):
-                await self.read(digest)
-                self._unsure.discard(digest)
+            for digest, holding in list(self._unsure.items()):
+                await self.read(digest, holding)
+                if self._unsure.get(digest) is holding:
+                    del self._unsure[digest]
         except StoreUnavailable:
             pass
         except Exception as error:
@@ -247,23 +248,24 @@ class DeviceManager:
         counts them. The next process doesn't send them again, so they are never counted. The count is too low, but
         never too high.
         """
-        taken, self.sending.pushed = self.sending.pushed, Counter()
+        taken = self.sending.pushed.copy()
         await self.recorder.flush()
+        self.sending.pushed -= taken
         if not await store({alert_id: Counts(pushed=pushes) for alert_id, pushes in taken.items()}):
             self.sending.pushed.update(taken)
 
-    def _check_leases(self, now: Now) -> list[Device]:
-        """Return the devices whose leases (registrations) have ended; remind those whose leases end soon (WPR9)."""
-        over = []
-        for device in self._leases.take(now.wall_ms):
-            device.looked_at_ms = None
-            if device.until_ms <= now.wall_ms:
-                over.append(device)
-            elif device.lease_due_ms <= now.wall_ms:
-                self._remind(device, now)
-            else:
-                self._schedule_check(device, device.lease_due_ms)
-        return over
+    def _set_rights(self, device: Device, now: Now) -> None:
+        self.fanout.set_rights(device.row, may_test=_may_test(device.record, now))
+
+    def _check_lease(self, device: Device, now: Now) -> None:
+        """Forget a device whose lease (its registration) has ended; remind it if its lease ends soon (WPR9)."""
+        device.looked_at_ms = None
+        if device.until_ms <= now.wall_ms:
+            self._drop([device], "lease")
+        elif device.lease_due_ms <= now.wall_ms:
+            self._remind(device, now)
+        else:
+            self._schedule_check(device, device.lease_due_ms)
 
     def _schedule_check(self, device: Device, at_ms: int) -> None:
         """Schedule a check of a device's lease (its registration) at `at_ms`, in ms since 1970.
@@ -278,22 +280,18 @@ class DeviceManager:
     def _remind(self, device: Device, now: Now) -> None:
         """Push one reminder that the device's lease (its registration) is about to end (rule WPR9).
 
-        If the device has a request under way or the push service does not accept the reminder, schedule another try a
-        minute later.
+        A minute later it is checked whether the push service has accepted the reminder.
         """
         until_ms = device.until_ms
+        self._schedule_check(device, min(until_ms, now.wall_ms + RENEW_AGAIN_MS))
 
         async def note_renewal(was_taken: bool) -> None:
             if was_taken and device.is_here and device.until_ms == until_ms:
                 await self._rewrite(device, lambda record: replace(record, renewed=True))
-                self._schedule_check(device, device.lease_due_ms)
-            else:
-                self._schedule_check(device, now.wall_ms + RENEW_AGAIN_MS)
 
         text = messages.renewal(until_ms, now.wall_ms)
         push = SinglePush(messages.RENEW, lambda _body_bytes: text, until_ms, "minor")
-        if not self.sending.send_single(device, now, push, note_renewal):
-            self._schedule_check(device, now.wall_ms + RENEW_AGAIN_MS)
+        self.sending.send_single(device, now, push, note_renewal)
 
     async def _rewrite(self, device: Device, rewrite: Callable[[Record], Record]) -> None:
         """Change the record of a device, in this process and in the store.
@@ -327,6 +325,7 @@ class DeviceManager:
         was cancelled.
         """
         reading = self._reading = set()  # `read` adds the devices that it reads from now on
+        self._leave_shards(terms)  # if an error has kept devices here when the shards were let go
         try:
             async for batch in self._store.load(terms):
                 for start in range(0, len(batch), LOADED):
@@ -337,7 +336,7 @@ class DeviceManager:
                             except StoreUnavailable:
                                 raise
                             except Exception as error:
-                                self._set_aside(found[0].device, trace(error))
+                                self._try_again(found[0].device, {}, error)
                     await asyncio.sleep(0)
             self._reading = None
             for digest in reading:
@@ -349,7 +348,11 @@ class DeviceManager:
         finally:
             self._reading = None
         self.has_taken.set()
-        await self._launch_all()
+        try:
+            await self._launch_all()
+        except Exception as error:
+            report_caught("sending all live alerts to new devices failed; trying again", error)
+            await self._launch_all()
 
     async def _add_loaded(self, found: Found, terms: Mapping[int, int], again: set[bytes]) -> None:
         """Add a device that was loaded, unless this process has it already or has lost its shard meanwhile.
@@ -399,7 +402,10 @@ class DeviceManager:
     def _leave_shards(self, shards: Collection[int]) -> list[Device]:
         left = [device for device in self.devices if device.shard in shards]
         for device in left:
-            self._leave(device)
+            try:
+                self._leave(device)
+            except Exception as error:  # it harms no other device
+                report_caught("a device could not leave this process", error)
         return left
 
     async def _launch_all(self) -> None:
@@ -467,7 +473,7 @@ class DeviceManager:
         Example: the owner of a device deletes it and registers it again through another process, and this process reads
         it only once, after both changes. The new secret shows that the device must start afresh.
         """
-        holding, asked = split_request(holding)
+        told, (holding, asked) = holding, split_request(holding)
         device = self.devices.find(digest)
         if device is not None and (kept is None or kept.record.secret != device.record.secret):
             self._leave(device)  # it was forgotten, and may have registered again
@@ -486,9 +492,9 @@ class DeviceManager:
             else:
                 self._change(device, kept, holding)
         except Exception as error:
-            self._set_aside(digest, trace(error))
             if device is not None:
                 self._leave(device)
+            self._try_again(digest, told, error)
             return None
         if device is None:
             return None
@@ -519,13 +525,26 @@ class DeviceManager:
         device = Device(stored.device, record, endpoint, stored.endpoint, stored.until_ms, term)
         now = self.sending.tick()
         row = self.fanout.enter(_places(record), _filter(record), may_test=_may_test(record, now))
-        self.sending.enter(device, row)
-        self.fanout.trust_holding(row, self._held_revisions(kept.lines), now)
-        self.fanout.trust_holding(row, holding, now)
-        self.sending.note_held(device, holding)
-        self.devices.add(device)
-        self._watch(device)
+        try:
+            self.sending.enter(device, row)
+            self.fanout.trust_holding(row, self._held_revisions(kept.lines), now)
+            self.fanout.trust_holding(row, holding, now)
+            self.sending.note_held(device, holding)
+            self.devices.add(device)
+            self._watch(device)
+        except BaseException:
+            if device.is_here:
+                self._leave(device)
+            else:
+                self.fanout.leave(row)
+            raise
         return device
+
+    def _try_again(self, digest: bytes, holding: Mapping[str, int], error: Exception) -> None:
+        """Set a device aside after an unexpected error, and have `sweep` read it once more."""
+        if digest not in self._unsure:
+            self._set_aside(digest, trace(error))
+            self._unsure[digest] = holding
 
     def _set_aside(self, digest: bytes, why: str) -> None:
         """Count and name a stored device that can't be used as it is, or not without loss. It stays in the store.
@@ -583,12 +602,12 @@ class DeviceManager:
         WPR8). Raise StoreUnavailable if the store can't be used.
         """
         held = functools.partial(self.sending.held, holding or {})
-        changing = {digest}
+        changing = {digest: holding or {}}
         with self._reread_if_it_fails(changing):
             put, before = await self.records.change(digest, change, limits, holding, held)
             if put is None or put.result is not PutResult.STORED:
                 return Changed(None if put is None else put.result, before, 0)
-            changing.update(put.replaced)
+            changing.update({each: {} for each in put.replaced})
             for each in put.replaced:  # they had the same endpoint (rule WPR8)
                 self.forgotten["replaced"] += 1
                 await self.read(each)
@@ -602,24 +621,25 @@ class DeviceManager:
 
         Raise StoreUnavailable if the store can't be used.
         """
-        with self._reread_if_it_fails({known.device for known in devices}):
+        with self._reread_if_it_fails({known.device: {} for known in devices}):
             await self.records.forget(devices)
             for known in devices:
                 self.forgotten["asked"] += 1
                 await self.read(known.device)
 
     @contextlib.contextmanager
-    def _reread_if_it_fails(self, digests: Collection[bytes]) -> Iterator[None]:
+    def _reread_if_it_fails(self, changing: Mapping[bytes, Mapping[str, int]]) -> Iterator[None]:
         """Return a context manager. If its block raises an exception, `sweep` will read these devices again.
 
-        The store may have done the write although an exception was raised. Example: the connection to Redis breaks
-        after the script ran and before the answer arrived. The client gets a 503, but the store has the new
-        registration, so this process must use it.
+        `changing` has, for the digest of each device, the alerts that the device says it has. The store may have done
+        the write although an exception was raised. Example: the connection to Redis breaks after the script ran and
+        before the answer arrived. The client gets a 503, but the store has the new registration, so this process must
+        use it.
         """
         try:
             yield
         except BaseException:
-            self._unsure.update(digests)
+            self._unsure.update(changing)
             raise
 
     async def follow(self) -> None:
@@ -638,7 +658,9 @@ class DeviceManager:
                         continue
                     for each in changes:
                         if shard_of(each.device) in self._shards.terms:
-                            await self.read(each.device, self.records.holding(each))
+                            holding = self.records.holding(each)
+                            with self._reread_if_it_fails({each.device: holding}):
+                                await self.read(each.device, holding)
             except StoreUnavailable:
                 await asyncio.sleep(AGAIN_S)
 
@@ -708,6 +730,10 @@ class DeviceManager:
     async def _forget_in_store(self) -> None:
         """Delete devices from the store, including those that could not be deleted before."""
         gone = list(self._to_forget)
+        for known in gone:  # those that an error has kept here
+            device = self.devices.find(known.device)
+            if device is not None and device.known == known:
+                self._leave(device)
         if gone:
             with contextlib.suppress(StoreUnavailable):
                 await self.records.forget(gone)
@@ -719,10 +745,10 @@ class DeviceManager:
         `why` is the reason if the device is forgotten, or None if it only moves to another process.
         """
         if device.is_here:
+            self.sending.leave(device)
             if why is not None:
                 self.forgotten[why] += 1
-            self.devices.remove(device)
-            self.sending.leave(device)
+        self.devices.remove(device)
 
     async def recheck(self) -> None:
         """Forget the devices whose tokens are no longer valid (rule BA3). Other tasks run between batches.

@@ -5,7 +5,7 @@
 | `IDLE`      | `UNDER_WAY`         | `WAITING` | `PAUSED`  |                  | `IDLE`     | `GONE`    |
 | `WAITING`   | `UNDER_WAY`         | `WAITING` | `PAUSED`  |                  | `IDLE`     | `GONE`    |
 | `UNDER_WAY` |                     |           |           | `IDLE`           |            | `LEAVING` |
-| `PAUSED`    |                     |           |           |                  | `IDLE`     | `GONE`    |
+| `PAUSED`    |                     |           | `PAUSED`  |                  | `IDLE`     | `GONE`    |
 | `LEAVING`   |                     |           |           | `GONE`           |            |           |
 | `GONE`      |                     |           |           |                  |            |           |
 
@@ -54,7 +54,7 @@ NEXT: dict[DeviceState, dict[DeviceEvent, DeviceState]] = {
         _E.LEAVE: _S.GONE,
     },
     _S.UNDER_WAY: {_E.END: _S.IDLE, _E.LEAVE: _S.LEAVING},
-    _S.PAUSED: {_E.RESUME: _S.IDLE, _E.LEAVE: _S.GONE},
+    _S.PAUSED: {_E.PAUSE: _S.PAUSED, _E.RESUME: _S.IDLE, _E.LEAVE: _S.GONE},
     _S.LEAVING: {_E.END: _S.GONE},
     _S.GONE: {},
 }

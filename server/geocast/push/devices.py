@@ -2,11 +2,12 @@
 
 import hashlib
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from heapq import heappop, heappush
 from itertools import count
 
 from ..auth.tokens import Subject
+from ..egress.outcomes import PostOutcome
 from ..stream.live_alerts import LiveAlert
 from .addresses import Endpoint
 from .device_state import NEXT, DeviceEvent, DeviceState
@@ -14,6 +15,7 @@ from .devicestore import RegistrationKey, shard_of
 from .encryption import Record
 from .messages import PushMessage
 from .service_limits import Gate, ServiceLimit, Slots
+from .unexpected import report_caught
 
 SECRET_BYTES = 24
 RENEW_MS = 3 * 86_400_000  # how long before the end of its lease a device is sent a reminder
@@ -27,16 +29,27 @@ class Owed:
 
     `recipient` says whether the device was a recipient of the alert before the request. `held` is True if the device
     has registered again during the request, and has said that it has this revision. If the request then fails, the
-    device still counts as having the revision.
+    device still counts as having the revision. `outcome` is None as long as nothing was sent.
     """
 
-    __slots__ = ("alert", "held", "message", "recipient")
+    __slots__ = ("alert", "held", "message", "outcome", "recipient")
 
     def __init__(self, alert: LiveAlert, message: PushMessage, recipient: bool) -> None:
         self.alert = alert
         self.message = message
         self.recipient = recipient
         self.held = False
+        self.outcome: PostOutcome | None = None
+
+
+class Admission:
+    """The limits that one request counts against: that of its host, and a set of slots while it is under way."""
+
+    __slots__ = ("counted", "lane")
+
+    def __init__(self, lane: ServiceLimit) -> None:
+        self.lane = lane
+        self.counted: list[ServiceLimit | Slots] = []
 
 
 class Device:
@@ -55,7 +68,7 @@ class Device:
         "looked_at_ms",
         "marked",
         "owed",
-        "place",
+        "admission",
         "record",
         "resumes_at",
         "row",
@@ -93,7 +106,7 @@ class Device:
         self.lane: ServiceLimit  # the limit on requests to its endpoint's host; set by `PushScheduler.enter`
         self.served = False  # whether its push service accepted the last push
         self.marked = False  # whether its stored record says that its host has accepted a push
-        self.place: tuple[ServiceLimit, Slots]  # UNDER_WAY: the two limits that the request counts towards
+        self.admission: Admission  # of its latest request; set by `PushScheduler.enter`
         self.owed: Owed | None = None  # UNDER_WAY: the alert that is being sent; None for a reminder
         self.urgency: Urgency = (0, True)  # WAITING: the urgency of the most urgent alert that it lacks
         self.gate: Gate | None = None  # WAITING: the limit in whose queue it waits
@@ -133,6 +146,11 @@ class Device:
         """Whether this process still has the device."""
         return self.row >= 0
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether it has a request under way."""
+        return self.state in (DeviceState.UNDER_WAY, DeviceState.LEAVING)
+
     def on(self, event: DeviceEvent) -> None:
         """Apply an event to the state of the device. Raise KeyError if the event can't happen in this state."""
         self.state = NEXT[self.state][event]
@@ -151,8 +169,12 @@ class Devices:
         return iter(list(self._by_digest.values()))
 
     def find(self, digest: bytes) -> Device | None:
-        """Return the device with this digest, or None."""
-        return self._by_digest.get(digest)
+        """Return the device with this digest, or None. Remove a device that has left, if an error has kept it."""
+        device = self._by_digest.get(digest)
+        if device is not None and not device.is_here:
+            self.remove(device)
+            return None
+        return device
 
     def add(self, device: Device) -> None:
         """Add a device. There must be no device with its digest yet."""
@@ -190,6 +212,18 @@ class Times:
             if device.is_here:
                 due.append(device)
         return due
+
+    def handle(self, now: float, handle: Callable[[Device], None]) -> None:
+        """Call a function with each device that `take` returns. If it raises, the device is due again at the next call.
+
+        So an unexpected error harms no other device.
+        """
+        for device in self.take(now):
+            try:
+                handle(device)
+            except Exception as error:
+                report_caught("what was due for a device failed", error)
+                self.put(now, device)
 
 
 def new_secret() -> str:

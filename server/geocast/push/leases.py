@@ -296,10 +296,10 @@ class LeasedShards:
         self._going.update(shards)
         try:
             await owner.let_go(shards)
-        finally:
+        finally:  # after an error, shards that this process still has are taken again
             self._going.difference_update(shards)
-        for shard in shards:
-            self._terms.pop(shard, None)
+            for shard in shards:
+                self._terms.pop(shard, None)
 
     async def _release(self, shard: int) -> None:
         """Give back the lease of a shard (a subset of the devices) in the store, so that another process can take it.

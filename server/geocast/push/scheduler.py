@@ -80,7 +80,7 @@ from .addresses import Endpoint, Services
 from .client import Push, PushClient
 from .delivery_journal import DeliveryJournal
 from .device_state import DeviceEvent, DeviceState
-from .devices import Device, Owed, Times, Urgency
+from .devices import Admission, Device, Owed, Times, Urgency
 from .devicestore import DeliveryRecord, State, StoredDevice
 from .encryption import Keyring, Record
 from .messages import BODY_BYTES, SMALL_BODY_BYTES, PushMessage
@@ -96,8 +96,6 @@ LOOKED_THROUGH = 1_000  # limit on the waiting devices that are searched for one
 TURN_S = 0.001  # after this time in `_run`, other tasks of the event loop run
 TRIES = 3  # after so many failures to make a push of an entry, a device waits for the alert's next one
 LATE_S = 1.0  # pause of a device whose request can't start for a reason other than a gate
-
-UNDER_WAY = (DeviceState.UNDER_WAY, DeviceState.LEAVING)
 
 
 class SinglePush(NamedTuple):
@@ -197,19 +195,17 @@ class PushScheduler:
                 endpoint.authority, endpoint.service, named=endpoint.named
             )
         lane.devices += 1
-        device.lane, device.served = lane, device.record.worked
+        device.lane, device.served, device.marked = lane, device.record.worked, False
         if device.record.worked:
             self._mark(device)
 
-    def _uncount_at_host(self, device: Device) -> None:
-        """Decrease the number of devices at the host of this device's endpoint by one.
+    def _uncount_at_host(self, lane: ServiceLimit, *, was_marked: bool) -> None:
+        """Decrease the number of devices at a host by one.
 
         If this was the last device at the host, drop the limit on requests to the host.
         """
-        lane = device.lane
         lane.devices -= 1
-        lane.marked -= device.marked
-        device.marked = False
+        lane.marked -= was_marked
         if not lane.devices and self.lanes.get(lane.host) is lane:
             del self.lanes[lane.host]
             self._closed.discard(lane)
@@ -221,12 +217,13 @@ class PushScheduler:
         waiting, it joins the queue for a free slot. When its turn comes, it waits again if the limit of the new host is
         reached.
         """
-        self._uncount_at_host(device)
+        before, was_marked = device.lane, device.marked
         self._count_at_host(device)
+        self._uncount_at_host(before, was_marked=was_marked)
         device.failures = 0
         if device.state is DeviceState.PAUSED:
-            device.on(DeviceEvent.RESUME)
             self.fanout.resume(device.row)
+            device.on(DeviceEvent.RESUME)
         elif device.state is DeviceState.WAITING:
             self._put(self._slots, device.urgency, device)
 
@@ -258,8 +255,9 @@ class PushScheduler:
 
         After this, the caller tells the fan-out which alerts the device already has, and calls `send_owed`.
         """
-        device.row, self._devices[row] = row, device
         self._count_at_host(device)
+        device.admission = Admission(device.lane)
+        device.row, self._devices[row] = row, device
 
     def leave(self, device: Device) -> None:
         """Remove a device from the scheduler and the fan-out.
@@ -267,11 +265,11 @@ class PushScheduler:
         If the device has a request under way, the request continues and gives back its slot when it ends. Its outcome
         is recorded, but the device is not offered anything more.
         """
-        device.on(DeviceEvent.LEAVE)
-        self._uncount_at_host(device)
         self.fanout.leave(device.row)
         self._devices[device.row] = None
         device.row = -1
+        device.on(DeviceEvent.LEAVE)
+        self._uncount_at_host(device.lane, was_marked=device.marked)
 
     # ---- offering alerts to devices ------------------------------------------------------------------------------
 
@@ -283,11 +281,15 @@ class PushScheduler:
     def resume_due(self) -> None:
         """Resume the devices whose pause is over, and test the closed hosts whose next test is due."""
         now = self.tick()
+        self._scheduled = False  # if a call of `_run` has failed, `wake` has to work again
         for lane in list(self._closed):
             self._test_host(lane, now)
         for device in self._pauses.take(now.monotonic):
             if device.state is DeviceState.PAUSED and device.resumes_at <= now.monotonic:
-                self._resume(device)
+                try:
+                    self._resume(device)
+                except Exception as error:
+                    self._rest(device, error)
 
     def send_owed(self, device: Device) -> int:
         """Offer a device the alerts and cancels that it lacks; return their number (rule R8)."""
@@ -304,7 +306,7 @@ class PushScheduler:
         """Wait until none of these devices has a request under way any more, but at most `within_s` seconds."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(within_s):
-                while any(device.state in UNDER_WAY for device in devices):
+                while any(device.is_busy for device in devices):
                     self._freed.clear()
                     await self._freed.wait()
 
@@ -336,7 +338,7 @@ class PushScheduler:
         devices, self._next = self._next, []
         if devices:
             try:
-                self._start(self._send(devices))
+                self._start(self._send(devices), devices)
             except Exception as error:
                 self._give_up(devices, error)
 
@@ -355,7 +357,10 @@ class PushScheduler:
             self.fanout.turn(now, self._slots.free())
         elif first is not None:
             device = self._next_waiting()
-            self._resume(device)
+            try:
+                self._resume(device)
+            except Exception as error:
+                self._rest(device, error)
             if device.state is not DeviceState.UNDER_WAY:  # it could not start, so let others have its turn
                 self._admit(device.lane)
                 self._admit(self._spare)
@@ -371,11 +376,20 @@ class PushScheduler:
         for each alert, the index of the text (language) to send.
         """
         first = min(range(len(alerts)), key=lambda n: _urgency(alerts[n]))
-        took = [row for row in rows.tolist() if self._accepts(self._at(row), alerts[first], texts[first])]
+        devices, took = [self._at(row) for row in rows.tolist()], []
+        for device in devices:
+            try:
+                if self._takes(device, alerts[first], texts[first]):
+                    took.append(device.row)
+            except Exception as error:  # it harms no other device
+                self._rest(device, error)
         return [np.array(took if n == first else [], np.int32) for n in range(len(alerts))]
 
     def drop(self, rows: Rows) -> None:
-        """Do nothing: a device that is sent an entry twice replaces the first by its topic."""
+        """Don't send what these devices have just taken. They are offered what they lack after a pause."""
+        for device in self._next:
+            if device.row in rows:
+                self._give_up([device], RuntimeError("what a device took could not be recorded"))
 
     def by_age(self, rows: Rows) -> NDArray[np.int64]:
         """Return the indices of these rows in their present order, because the order doesn't matter for devices."""
@@ -388,8 +402,8 @@ class PushScheduler:
 
     def _resume(self, device: Device) -> None:
         """End the pause of a device, or its waiting, and offer it the alerts that it lacks."""
-        device.on(DeviceEvent.RESUME)
         self.fanout.resume(device.row)
+        device.on(DeviceEvent.RESUME)
         self._offer(device)
 
     def _offer(self, device: Device) -> int:
@@ -400,33 +414,40 @@ class PushScheduler:
         Example: a device comes back from a pause of 300 s, and lacks revision 4 of alert A and a cancel of B. Both are
         computed from the current state, so revisions 2 and 3 of A, which came during the pause, are never sent.
         """
+        is_free, owed = not device.is_busy, list[LiveAlert]()
         try:
-            owed = sorted(self.fanout.take_owed_by(device.row, self._now), key=_urgency)
-            wanted = self.fanout.filter_of(device.row).languages
+            owed = self.fanout.take_owed_by(device.row, self._now)
+            owed.sort(key=_urgency)
+            if device.unmade:  # what is not owed any more is forgotten
+                device.unmade = {key: device.unmade[key] for key in map(_entry, owed) if key in device.unmade}
+            first = next((each for each in owed if device.unmade.get(_entry(each), 0) < TRIES), None)
+            for alert in owed:
+                if alert is not first:
+                    self.fanout.note_declined(device.row, alert)
+            if first is not None:
+                wanted = self.fanout.filter_of(device.row).languages
+                if self._takes(device, first, choice(wanted, first.languages)):
+                    self.fanout.note_taken(device.row, [first])
+                else:
+                    self.fanout.note_declined(device.row, first)
         except Exception as error:
-            self._rest(device, error)
-            return 0
-        if device.unmade:  # what is not owed any more is forgotten
-            device.unmade = {key: device.unmade[key] for key in map(_entry, owed) if key in device.unmade}
-        first = next((each for each in owed if device.unmade.get(_entry(each), 0) < TRIES), None)
-        for alert in owed:
-            if alert is first and self._accepts(device, alert, choice(wanted, alert.languages)):
-                self.fanout.note_taken(device.row, [alert])
-            else:
+            for alert in owed:
                 self.fanout.note_declined(device.row, alert)
+            if not is_free:  # the caller tries again
+                raise
+            self._rest(device, error)
         return len(owed)
 
-    def _accepts(self, device: Device, alert: LiveAlert, text: int) -> bool:
-        """Return whether a device takes an alert, as `_takes` does. An unexpected error harms no other device."""
-        try:
-            return self._takes(device, alert, text)
-        except Exception as error:
-            self._rest(device, error)
-            return False
-
     def _rest(self, device: Device, error: Exception) -> None:
-        """Pause a device after an unexpected error, so that it is offered what it lacks again."""
+        """Pause a device after an unexpected error, so that it is offered what it lacks again.
+
+        If a request was about to start, it does not start.
+        """
+        if device.is_busy:
+            self._give_up([device], error)
+            return
         report_caught("offering an alert to a device failed", error)
+        self._release(device)
         self._pause(device, self._pause_after_error(device))
 
     def _takes(self, device: Device, alert: LiveAlert, text: int) -> bool:
@@ -436,8 +457,8 @@ class PushScheduler:
         (language).
         """
         if self._begin(device):
-            recipient = bool(alert.flags(device.row) & RECIPIENT)
             try:
+                recipient = bool(alert.flags(device.row) & RECIPIENT)
                 device.owed = Owed(alert, _message(alert, text, signed=device.record.proofs), recipient)
             except Exception as error:
                 self._free(device, self._pause_unmade(device, alert, error))
@@ -463,13 +484,21 @@ class PushScheduler:
         if not may_go:
             return False
         assert isinstance(gate, Slots)
-        device.lane.start()
-        gate.start(device.owner)
+        device.admission = Admission(device.lane)
+        for limit in (device.lane, gate):
+            limit.start(device.owner)
+            device.admission.counted.append(limit)
         self.idle.clear()
         self.fanout.pause(device.row)
-        device.place = device.lane, gate
         device.on(DeviceEvent.START)
         return True
+
+    def _release(self, device: Device) -> None:
+        """Stop counting the request of a device against the limits. If this raises, it can be repeated."""
+        counted = device.admission.counted
+        while counted:
+            counted[-1].end(device.owner)
+            counted.pop()
 
     def _gate(self, device: Device) -> tuple[Gate, bool]:
         """Return the limit that decides whether a device's next request may start, and True if the request may start.
@@ -513,8 +542,10 @@ class PushScheduler:
         """
         count = gate.free(self._now.monotonic) - gate.coming if gate.waiting else 0
         while count > 0 and gate.waiting:
-            how, order, device, _ = heappop(gate.waiting)
-            if _waits_so(device, how, gate):
+            how, order, device, _ = gate.waiting[0]
+            still_waits = _waits_so(device, how, gate)
+            heappop(gate.waiting)
+            if still_waits:
                 device.gate = self._slots
                 gate.coming += 1
                 count -= 1
@@ -577,22 +608,29 @@ class PushScheduler:
         failpoints.hit("push-noted")
         for device, owed in going:
             try:
-                self._start(self._request(device, owed))
+                self._start(self._request(device, owed), [device])
             except Exception as error:
                 self._give_up([device], error)
 
     def _give_up(self, devices: Iterable[Device], error: Exception) -> None:
-        """Free devices whose request could not be started because of an unexpected error, and try again later."""
-        report_caught("a push request could not start", error)
+        """Free devices after an unexpected error before, in or after their requests, and try again later."""
+        report_caught("a push request failed or could not start", error)
         for device in devices:
-            if device.owed is not None:
-                self._record_outcome(device, device.owed, None, self._pause_after_error(device))
+            pause_s = self._pause_after_error(device)
+            try:
+                if device.owed is not None:
+                    self._record_outcome(device, device.owed, device.owed.outcome, pause_s)
+                else:
+                    self._free(device, pause_s)
+            except Exception as again:
+                report_caught("the outcome of a push request could not be recorded", again)
+                self._free(device, pause_s)
 
     async def _request(self, device: Device, owed: Owed) -> None:
         """Send the alert that a device took, record the outcome and act on it. Don't send an alert that is out of date.
 
-        Every path ends in `_record_outcome`, so the request always stops counting against the limits. After an
-        unexpected exception the alert may have been sent, so it counts as that.
+        Every path ends in `_record_outcome`, so the request always stops counting against the limits. If an unexpected
+        exception is raised there, `_task_ended` tries again.
 
         Example: the journal took 3 s because the disk was busy, and the alert has been cancelled meanwhile. The
         revision is not sent. `_record_outcome` retracts it, and the device is offered the cancel if it is a recipient
@@ -600,38 +638,41 @@ class PushScheduler:
         """
         record = device.record
         try:
-            outcome, pause_s = await self._push(device, owed, record)
+            pause_s = await self._push(device, owed, record)
         except Exception as error:
             report_caught("a push request failed unexpectedly", error)
-            outcome, pause_s = PostOutcome.MAYBE, self._pause_after_error(device)
-        self._record_outcome(device, owed, outcome, pause_s)
-        if outcome is not None:
-            await self._act_on_answer(device, record, outcome)
+            pause_s = self._pause_after_error(device)
+        self._record_outcome(device, owed, owed.outcome, pause_s)
+        if owed.outcome is not None:
+            await self._act_on_answer(device, record, owed.outcome)
 
-    async def _push(self, device: Device, owed: Owed, record: Record) -> tuple[PostOutcome | None, float]:
-        """Send the alert that a device took, unless it is out of date by now.
+    async def _push(self, device: Device, owed: Owed, record: Record) -> float:
+        """Send the alert that a device took, unless it is out of date by now. Note the outcome in `owed`.
 
-        Return the outcome, or None if nothing was sent, and for how many seconds to pause the device.
+        Return for how many seconds to pause the device.
         """
         now = self._clock.now()
         alert = owed.alert
         is_current = device.is_here and owed.message.number == alert.number and not alert.ended(now)
         ttl_s = messages.ttl_s(alert.expires_at, now.wall_ms)
         is_sure = self._shards.may_send(device.shard) and ttl_s >= 1  # otherwise try again after a short pause
-        if not is_current or not is_sure or device.place[0] is not device.lane:  # Rules 5 and 7, or a new endpoint
-            return None, LATE_S if is_current and not is_sure else 0.0
+        if (
+            not is_current or not is_sure or device.admission.lane is not device.lane
+        ):  # Rules 5 and 7, or a new endpoint
+            return LATE_S if is_current and not is_sure else 0.0
         size = SMALL_BODY_BYTES if record.small else BODY_BYTES
         try:
             text = messages.plaintext(owed.message, now.wall_ms, size)
         except Exception as error:
-            return None, self._pause_unmade(device, alert, error)
+            return self._pause_unmade(device, alert, error)
         answer = await self._answered(device, alert.id, lambda: text, ttl_s, messages.URGENCIES[alert.rank], now)
+        owed.outcome = answer.outcome
         if answer.outcome is PostOutcome.SENT:
             accepted_ms = alert.revision.issued_at if alert.cancel is None else alert.cancel.cancelled_at
-            self.took(max(0, self._clock.now().wall_ms - accepted_ms) / 1000)
             if not owed.message.is_cancel:
                 self.pushed[alert.id] += 1
-        return answer.outcome, self._pause_s(device, answer, record, ttl_s)
+            self.took(max(0, self._clock.now().wall_ms - accepted_ms) / 1000)
+        return self._pause_s(device, answer, record, ttl_s)
 
     async def _answered(
         self, device: Device, topic: str, text: Callable[[], bytes], ttl_s: int, how: str, now: Now
@@ -647,14 +688,17 @@ class PushScheduler:
             body = encrypt(text(), record.p256dh, record.auth, SMALL_BODY_BYTES if record.small else BODY_BYTES)
             authorization = self._vapid.header(record.vapid, endpoint.origin, now.wall_ms // 1000)
             tag = messages.topic(record.topic_key, topic)
-            push = Push(endpoint, body, ttl_s, how, tag, authorization, device.place[0].known)
+            push = Push(endpoint, body, ttl_s, how, tag, authorization, device.admission.lane.known)
             answer = PostResponse(PostOutcome.MAYBE, "internal")
             answer = await self._client.send(push, ttl_s)
         except Exception as error:
             report_caught("a push request failed", error)
-        self._note_answer(device, endpoint, answer.outcome, now)
         self.outcomes[answer.outcome.value] += 1
-        self.answered(endpoint.service, answer.status)
+        try:
+            self._note_answer(device, endpoint, answer.outcome, now)
+            self.answered(endpoint.service, answer.status)
+        except Exception as error:
+            report_caught("the answer of a push service could not be noted", error)
         return answer
 
     def _note_answer(self, device: Device, endpoint: Endpoint, outcome: PostOutcome, began: Now) -> None:
@@ -664,7 +708,7 @@ class PushScheduler:
         few SPARE_SLOTS. Devices at the host that wait for one of them stop waiting for it, because they may use the
         regular SLOTS now.
         """
-        lane, now = device.place[0], self._clock.now().monotonic
+        lane, now = device.admission.lane, self._clock.now().monotonic
         was_known, is_same = lane.known, endpoint is device.endpoint
         served, took_s = device.served and is_same, now - began.monotonic
         lane.record(outcome, device.owner, now, served=served, took_s=took_s)
@@ -673,10 +717,9 @@ class PushScheduler:
         if not lane.is_open and self.lanes.get(lane.host) is lane:
             self._closed.add(lane)
         if lane.known and not was_known:  # its devices no longer need spare slots
-            waiting, self._spare.waiting = self._spare.waiting, []
+            waiting = [entry for entry in self._spare.waiting if _waits_so(entry[2], entry[0], self._spare)]
+            self._spare.waiting = []
             for entry in waiting:
-                if not _waits_so(entry[2], entry[0], self._spare):
-                    continue
                 gate: Gate = lane if entry[2].lane is lane else self._spare
                 entry[2].gate = gate
                 heappush(gate.waiting, entry)
@@ -726,55 +769,56 @@ class PushScheduler:
         - The entry may have been sent: it is retracted too, but the device counts as a recipient, so it will get the
           cancel of the alert.
         """
-        device.owed = None
         number, is_here = owed.message.number, device.is_here
-        try:
-            if outcome is PostOutcome.SENT:
-                self._recorder.after(self._line(device, owed, None if owed.message.is_cancel else State.SENT))
-                if is_here and owed.message.is_cancel:  # it may have reported the alert meanwhile
-                    self.fanout.retract(device.row, owed.alert, number, recipient=False)
-            else:
-                recipient = owed.recipient or outcome is PostOutcome.MAYBE
-                if is_here and not owed.held:
-                    self.fanout.retract(device.row, owed.alert, number, recipient=recipient)
-                self._recorder.after(self._line(device, owed, State.MAYBE if recipient else None))
-        finally:
-            self._free(device, pause_s)
+        if outcome is PostOutcome.SENT:
+            self._recorder.after(self._line(device, owed, None if owed.message.is_cancel else State.SENT))
+            if is_here and owed.message.is_cancel:  # it may have reported the alert meanwhile
+                self.fanout.retract(device.row, owed.alert, number, recipient=False)
+        else:
+            recipient = owed.recipient or outcome is PostOutcome.MAYBE
+            if is_here and not owed.held:
+                self.fanout.retract(device.row, owed.alert, number, recipient=recipient)
+            self._recorder.after(self._line(device, owed, State.MAYBE if recipient else None))
+        self._free(device, pause_s)
 
     def _free(self, device: Device, pause_s: float) -> None:
         """End a device's request: free its slot, then pause the device, or offer it its next alert.
 
-        Before that, waiting devices join the queue for a free slot and are tried soon, as many as the limits allow.
+        Before that, waiting devices join the queue for a free slot and are tried soon, as many as the limits allow. If
+        this raises, the request has not ended, and this can be repeated.
         """
         self._now = self._clock.now()
+        self._release(device)
         device.on(DeviceEvent.END)
-        lane, slots = device.place
-        lane.end()
-        slots.end(device.owner)
+        device.owed = None
+        if self.under_way == 0:
+            self.idle.set()
+        self._freed.set()
         try:
-            self._admit(lane)
-            self._admit(self._spare)
-        finally:
-            if self.under_way == 0:
-                self.idle.set()
-            self._freed.set()
             if device.is_here:
                 if pause_s > 0:
                     self._pause(device, pause_s)
                 elif self.fanout.resume(device.row):
                     self._offer(device)
+        except Exception as error:
+            self._rest(device, error)
+        try:
+            self._admit(device.lane)
+            self._admit(self._spare)
             self.wake()
+        except Exception as error:  # `sweep` does it again
+            report_caught("waiting devices could not be moved forward", error)
 
     def _pause(self, device: Device, seconds: float) -> None:
-        """Pause a device for `seconds` if it is idle or waiting.
+        """Pause a device for `seconds` from now if it is idle, waiting or paused.
 
         Do nothing if it has a request under way: whether to pause it is decided when that request ends.
         """
-        if device.state in (DeviceState.IDLE, DeviceState.WAITING):
-            self.fanout.pause(device.row)
-            device.on(DeviceEvent.PAUSE)
+        if device.state in (DeviceState.IDLE, DeviceState.WAITING, DeviceState.PAUSED):
             device.resumes_at = self._now.monotonic + seconds
             self._pauses.put(device.resumes_at, device)
+            device.on(DeviceEvent.PAUSE)
+            self.fanout.pause(device.row)
 
     async def _act_on_answer(self, device: Device, record: Record, outcome: PostOutcome) -> None:
         """Act on an answer that concerns the device itself, not only this one push.
@@ -800,9 +844,15 @@ class PushScheduler:
         Return False if no request can start now. When the request has ended, `came` is called with True if the service
         accepted the push, otherwise with False.
         """
-        if device.state is not DeviceState.IDLE or not self._begin(device):
+        if device.state is not DeviceState.IDLE:
             return False
-        self._start(self._request_single(device, now, push, came))
+        try:
+            if not self._begin(device):
+                return False
+            self._start(self._request_single(device, now, push, came), [device])
+        except Exception as error:
+            self._rest(device, error)
+            return False
         return True
 
     async def _request_single(
@@ -892,10 +942,20 @@ class PushScheduler:
         digest = self._alert_digest(alert.id)
         return DeliveryRecord(device.digest, digest, number, state, alert.ends_at, device.record.secret, device.term)
 
-    def _start(self, work: Coroutine[object, object, None]) -> None:
+    def _start(self, work: Coroutine[object, object, None], devices: Sequence[Device]) -> None:
+        """Start a task for requests to these devices, which have begun."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        begun = [(device, device.admission) for device in devices]
+        task.add_done_callback(functools.partial(self._task_ended, begun))
+
+    def _task_ended(self, begun: Sequence[tuple[Device, Admission]], task: asyncio.Task[None]) -> None:
+        """Free the devices whose requests a task has begun and has not ended, because of an unexpected error."""
+        self._tasks.discard(task)
+        if not task.cancelled() and isinstance(error := task.exception(), Exception):
+            self._give_up(
+                [device for device, admission in begun if admission is device.admission and device.is_busy], error
+            )
 
 
 def _waits_so(device: Device, how: Urgency, gate: Gate) -> bool:

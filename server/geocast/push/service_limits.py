@@ -194,11 +194,11 @@ class ServiceLimit(Gate):
             return self.free(now_s) > 0
         return self.under_way == 0 and now_s >= self._test_at + (0.0 if served else GRACE_S)
 
-    def start(self) -> None:
+    def start(self, _owner: Hashable = None) -> None:
         """Count a request as under way. The caller has checked that one may start."""
         self.under_way += 1
 
-    def end(self) -> None:
+    def end(self, _owner: Hashable = None) -> None:
         """Stop counting a request as under way, whether it was sent or not."""
         self.under_way -= 1
 

@@ -341,27 +341,28 @@ class FanOut:
         recipient any of these alerts. Therefore the caller must immediately report which of them the recipient took
         (`note_taken`) or declined (`note_declined`).
         """
-        # The row's bits are gone now, so its alerts in flight can be found only through `candidates`. If a recipient
-        # may not see an alert now, the alert is recorded as missed again: the client's next token may allow it.
-        self._owed[row] = 0
-        self._skipped[row] = False
         candidates = {*self._missed.get(row, ()), *[flight.alert for flight in (*self._flying, *self._waiting)]}
         found = {alert for alert in candidates if alert.lacks(row)}
         unseen = [alert for alert in found if not self.may_see(row, alert)]
         for slot in self._slots[row]:
             found.update(self.live.containing(*self._index.place(slot)))
-        self._missed.pop(row, None)  # only now, so that an error before loses nothing
-        for alert in unseen:
-            self._miss(row, alert)
-        if not found:
-            return []
-        wanted = self.filter_of(row)
-        owed = [
-            alert
-            for alert in found
-            if not alert.ended(now) and self.may_see(row, alert) and _is_owed(alert, row, wanted)
-        ]
-        return sorted(owed, key=lambda alert: (alert.cancel is None, -alert.rank, alert.order))
+        owed: list[LiveAlert] = []
+        if found:
+            wanted = self.filter_of(row)
+            owed = [
+                alert
+                for alert in found
+                if not alert.ended(now) and self.may_see(row, alert) and _is_owed(alert, row, wanted)
+            ]
+            owed.sort(key=lambda alert: (alert.cancel is None, -alert.rank, alert.order))
+        # Only now, so that an error before loses nothing. If the recipient may not see an alert now, the alert is
+        # recorded as missed again: the client's next token may allow it.
+        self._owed[row] = 0
+        self._skipped[row] = False
+        self._missed.pop(row, None)
+        if unseen:
+            self._missed[row] = set(unseen)
+        return owed
 
     def note_taken(self, row: int, alerts: Sequence[LiveAlert]) -> None:
         """Record that the recipient in this row accepted the current entries of these alerts."""
