@@ -59,6 +59,7 @@ class Device:
     """
 
     __slots__ = (
+        "admission",
         "digest",
         "endpoint",
         "endpoint_digest",
@@ -68,7 +69,6 @@ class Device:
         "looked_at_ms",
         "marked",
         "owed",
-        "admission",
         "record",
         "resumes_at",
         "row",
