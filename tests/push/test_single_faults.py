@@ -7,7 +7,6 @@ twice, except after an answer that leaves open whether the push has arrived. All
 import asyncio
 import os
 
-import pytest
 from push.town import Fault, Town, revision, small_limits
 from support.fakes import a_cancel, a_warning
 
@@ -124,7 +123,6 @@ def wrongs(monkeypatch, fault, name=None, at=-1):
             town.close()
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of what was to be awaited
 def test_exception_at_any_call_leaves_nobody_out(monkeypatch):
     """Each method of the classes that keep the state raises once: at its first, middle or last call, in turn.
 

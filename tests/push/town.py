@@ -84,6 +84,8 @@ class Fault:
             if self.on and not sys._getframe(1).f_globals["__name__"].startswith("push."):
                 self.calls[name] += 1
                 if self.at == self.calls[name] - 1:
+                    for each in filter(inspect.iscoroutine, args):
+                        each.close()  # nobody will await it
                     if inspect.isasyncgenfunction(function):
                         return failed_batches()
                     if inspect.iscoroutinefunction(function):
