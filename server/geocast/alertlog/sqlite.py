@@ -328,6 +328,8 @@ class SqliteLog:
             stored = await self._write(lambda db: [_insert(db, entry) for entry, _ in batch])
         except Exception as error:
             failure = error if isinstance(error, LogUnavailable) else LogUnavailable(type(error).__name__)
+            if failure is not error:
+                logger.error("an append to the log met an unexpected error: %s", trace(error))
             for _, future in batch:
                 future.set_exception(failure)
                 future.exception()  # marks the error as retrieved, because the caller may have been cancelled

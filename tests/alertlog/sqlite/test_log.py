@@ -114,8 +114,8 @@ async def test_appends_in_one_commit_get_separate_answers(path):
         assert await asyncio.gather(*map(log.append, appends)) == [True, False, True, True, False, True]
 
 
-async def test_log_continues_after_append_with_unexpected_error(path, monkeypatch):
-    """All appends in the same commit raise LogUnavailable, and the next append is stored (LogA3)."""
+async def test_log_continues_after_append_with_unexpected_error(path, monkeypatch, caplog):
+    """All appends in the same commit raise LogUnavailable, the log says so, and the next append is stored (LogA3)."""
     encode = codec.encode
 
     def odd(entry):
@@ -128,6 +128,7 @@ async def test_log_continues_after_append_with_unexpected_error(path, monkeypatc
         appends = [log.append(a_revision(alert_id)) for alert_id in ("a", "odd", "b")]
         outcomes = await asyncio.gather(*appends, return_exceptions=True)
         assert all(isinstance(outcome, LogUnavailable) for outcome in outcomes)
+        assert "unexpected error: UnicodeEncodeError" in caplog.text
         assert await log.append(a_revision("a"))
         assert [entry.id for entry in await entries(log)] == ["a"]
 

@@ -6,14 +6,17 @@ soon as one of the four is done.
 """
 
 import asyncio
+import logging
 import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ...model.errors import LogUnavailable
+from ...model.errors import LogUnavailable, trace
 from .stored import Stored
 from .writer import APPEND_S, Writer
+
+logger = logging.getLogger(__name__)
 
 AGAIN_S = 0.1  # the time between two attempts to send a batch
 APPENDERS = 4  # how many scripts with appends may run at once; while one waits for the disk, others are sent
@@ -86,6 +89,8 @@ class Appender:
                 stored = await self._send(batch)
             except Exception as error:
                 failure = error if isinstance(error, LogUnavailable) else LogUnavailable(type(error).__name__)
+                if failure is not error:
+                    logger.error("an append to the log met an unexpected error: %s", trace(error))
                 for waiting in batch:
                     waiting.future.set_exception(failure)
                     waiting.future.exception()  # marks the error as retrieved: its caller may have been cancelled
