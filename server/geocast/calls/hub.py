@@ -343,14 +343,6 @@ class CallHub:
             self._refuse(responder, pending.call_id, reason)
         return True
 
-    def give_up(self, request: AcceptRequest) -> None:
-        """Forget a session's unanswered `accept`, because a programming error prevented the answer.
-
-        The client may send `accept` again.
-        """
-        if request.responder.pending is request.pending:
-            request.responder.end_pending(AcceptEvent.FAIL)
-
     def _seat_request(self, responder: Responder, call_id: str, eta_s: int | None, now: Now) -> SeatRequest:
         person = responder.person or _NOBODY
         here = responder.here if responder.on_duty else None

@@ -5,13 +5,13 @@ decide, the call hub creates a pending accept. The worker asks the log, repeated
 reports the answer to the hub. If the seat is granted, the hub sends the session its `task` as soon as the seat is read
 from the log, and not before (RV1). If the seat is refused, the hub sends a `standdown`.
 
-| state       | the session accepts again | the session declines | the log grants | the log refuses | the session is answered | the session leaves | the attempt fails |
-|-------------|---------------------------|----------------------|----------------|-----------------|-------------------------|--------------------|-------------------|
-| `ASKED`     | `ASKED`                   | `WITHDRAWN`          | `STORED`       | `DONE`          | `DONE`                  | `DONE`             | `DONE`            |
-| `WITHDRAWN` | `ASKED`                   | `WITHDRAWN`          | `STORED` *     | `DONE`          | `UNWANTED`              | `UNWANTED`         | `UNWANTED`        |
-| `STORED`    | `DONE`                    | `STORED` *           |                |                 | `DONE`                  | `DONE`             |                   |
-| `UNWANTED`  |                           |                      | `DONE` *       | `DONE`          |                         |                    |                   |
-| `DONE`      |                           |                      | `DONE`         | `DONE`          |                         |                    |                   |
+| state       | the session accepts again | the session declines | the log grants | the log refuses | the session is answered | the session leaves |
+|-------------|---------------------------|----------------------|----------------|-----------------|-------------------------|--------------------|
+| `ASKED`     | `ASKED`                   | `WITHDRAWN`          | `STORED`       | `DONE`          | `DONE`                  | `DONE`             |
+| `WITHDRAWN` | `ASKED`                   | `WITHDRAWN`          | `STORED` *     | `DONE`          | `UNWANTED`              | `UNWANTED`         |
+| `STORED`    | `DONE`                    | `STORED` *           |                |                 | `DONE`                  | `DONE`             |
+| `UNWANTED`  |                           |                      | `DONE` *       | `DONE`          |                         |                    |
+| `DONE`      |                           |                      | `DONE`         | `DONE`          |                         |                    |
 
 * The hub also asks the worker to release the seat (M19). An empty cell means that the event cannot occur in the state.
 `tests/calls/test_pending_accept.py` compares this table with `NEXT`.
@@ -47,7 +47,6 @@ class AcceptEvent(Enum):
     REFUSE = "the log refuses"
     ANSWER = "the session is answered"
     LEAVE = "the session leaves"
-    FAIL = "the attempt fails"
 
 
 _S, _E = AcceptState, AcceptEvent
@@ -59,7 +58,6 @@ NEXT: dict[AcceptState, dict[AcceptEvent, AcceptState]] = {
         _E.REFUSE: _S.DONE,
         _E.ANSWER: _S.DONE,
         _E.LEAVE: _S.DONE,
-        _E.FAIL: _S.DONE,
     },
     _S.WITHDRAWN: {
         _E.ACCEPT: _S.ASKED,
@@ -68,7 +66,6 @@ NEXT: dict[AcceptState, dict[AcceptEvent, AcceptState]] = {
         _E.REFUSE: _S.DONE,
         _E.ANSWER: _S.UNWANTED,
         _E.LEAVE: _S.UNWANTED,
-        _E.FAIL: _S.UNWANTED,
     },
     _S.STORED: {_E.ACCEPT: _S.DONE, _E.DECLINE: _S.STORED, _E.ANSWER: _S.DONE, _E.LEAVE: _S.DONE},
     _S.UNWANTED: {_E.GRANT: _S.DONE, _E.REFUSE: _S.DONE},

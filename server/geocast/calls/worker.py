@@ -223,11 +223,11 @@ class CallWorker:
     def _handle(self, request: LogRequest) -> None:
         match request:
             case AcceptRequest():
-                self._start(self._accept(request))
+                self._start(self._retry(lambda: self._accept(request)))
             case ReleaseRequest(call_id, person, accepted_at) if request not in self._releasing:
-                self._releasing.add(request)
-                give_back = self._retry(call_id, lambda: self._service.release(call_id, person, accepted_at))
+                give_back = self._retry(lambda: self._service.release(call_id, person, accepted_at), call_id)
                 self._start(give_back).add_done_callback(lambda _: self._releasing.discard(request))
+                self._releasing.add(request)
             case RestoreRequest(call_id):
                 self._start(self._restore(call_id))
             case ReportRequest(call_id, person, state):
@@ -235,26 +235,14 @@ class CallWorker:
                 self._start(self._report(call_id, person))
 
     async def _accept(self, request: AcceptRequest) -> None:
-        """Ask the log to assign a person to a call, and pass the answer to the hub.
-
-        The log is asked again while it is unavailable (Rule 1).
-        """
-        pause_s = RETRY_S
+        """Ask the log to assign a person to a call, and pass the answer to the hub."""
         while (seat_request := self.hub.seat_request(request, self._clock.now())) is not None:
-            try:
-                if self.hub.may_be_open(seat_request.call_id, self._clock.now()):
-                    reason = await self._service.accept(seat_request)
-                else:
-                    reason = "over"
-                if reason == "over" and self.hub.is_open_for(seat_request, self._clock.now()):
-                    raise LogUnavailable("the log has lost the call, or has an end that this process has not read yet")
-            except LogUnavailable:
-                await asyncio.sleep(pause_s)
-                pause_s = min(2 * pause_s, RETRY_MOST_S)
-                continue
-            except Exception:
-                self.hub.give_up(request)
-                raise
+            if self.hub.may_be_open(seat_request.call_id, self._clock.now()):
+                reason = await self._service.accept(seat_request)
+            else:
+                reason = "over"
+            if reason == "over" and self.hub.is_open_for(seat_request, self._clock.now()):
+                raise LogUnavailable("the log has lost the call, or has an end that this process has not read yet")
             if self.hub.on_answer(request, reason, self._clock.now()):
                 self.wake()
                 return
@@ -272,35 +260,41 @@ class CallWorker:
                 return  # another task has stored it
             try:
                 await self._service.report(call_id, person, state)
-            except LogUnavailable:
+            except Exception:
                 self._reports.setdefault((call_id, person), state)
                 raise
 
-        if not await self._retry(call_id, store):
+        if not await self._retry(store, call_id):
             self._reports.pop((call_id, person), None)
 
     async def _restore(self, call_id: str) -> None:
         """Store seats (responders' assignments) again that the log has lost and has not put back by itself (RV7)."""
         await asyncio.sleep(RESTORE_S)
         for seat in self.hub.lost(call_id):
-            await self._retry(call_id, partial(self._put_back, call_id, seat))
+            await self._retry(partial(self._put_back, call_id, seat), call_id)
 
     async def _put_back(self, call_id: str, seat: Seat) -> None:
         await self._service.restore(call_id, seat)  # each try uses the service of the current configuration
 
-    async def _retry(self, call_id: str, do: Callable[[], Awaitable[None]]) -> bool:
-        """Call `do` until it succeeds, or until this process knows that the call is over (Rule 1).
+    async def _retry(self, do: Callable[[], Awaitable[None]], call_id: str | None = None) -> bool:
+        """Call `do` until it succeeds, or until this process knows that the call `call_id` is over (Rule 1).
 
         Return whether it succeeded.
         """
         pause_s, until = RETRY_S, self._clock.now().monotonic + MAX_LIFE_S
-        while self.hub.may_be_open(call_id, self._clock.now()) and self._clock.now().monotonic < until:
+        while self._clock.now().monotonic < until:
             try:
+                if call_id is not None and not self.hub.may_be_open(call_id, self._clock.now()):
+                    return False
                 await do()
                 return True
             except LogUnavailable:
-                await asyncio.sleep(pause_s)
-                pause_s = min(2 * pause_s, RETRY_MOST_S)
+                pass
+            except Exception as error:
+                what = "a request to the log for a call failed; trying again"
+                asyncio.get_running_loop().call_exception_handler({"message": what, "exception": error, "caught": True})
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, RETRY_MOST_S)
         return False
 
     def _start_once(self, call_id: str, work: Coroutine[Any, Any, None]) -> None:
@@ -308,8 +302,8 @@ class CallWorker:
         if call_id in self._looked_at:
             work.close()
             return
-        self._looked_at.add(call_id)
         self._start(work).add_done_callback(lambda _: self._looked_at.discard(call_id))
+        self._looked_at.add(call_id)
 
     def _start(self, work: Coroutine[Any, Any, object]) -> "asyncio.Task[None]":
         task = asyncio.ensure_future(self._unless_away(work))
