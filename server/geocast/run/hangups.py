@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import os
 import signal
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from .. import tasks
@@ -17,14 +19,20 @@ async def hangups(reload: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
     """
     asked, loop = asyncio.Event(), asyncio.get_running_loop()
 
-    # Don't use `add_signal_handler` of the loop: closing the loop would restore the default, which ends the process.
-    signal.signal(signal.SIGHUP, lambda *_: loop.call_soon_threadsafe(asked.set))
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
+    def wait_for_signals() -> None:
+        while signal.sigwaitinfo({signal.SIGHUP}).si_pid != os.getpid():  # the signal at the end is from this process
+            with contextlib.suppress(RuntimeError):  # the loop has been closed after an error
+                loop.call_soon_threadsafe(asked.set)
+
+    # Don't use a handler: while Python ends, it restores the default, which ends the process if any thread gets the
+    # signal. SIGHUP stays blocked in all threads instead, because each inherits this from the one that has started it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    waiting = threading.Thread(target=wait_for_signals, name="hangups", daemon=True)
+    waiting.start()
     try:
         async with tasks.running(reload=tasks.whenever(asked, reload)):
             yield
     finally:
-        # Don't use SIG_IGN: Python prints a traceback if the signal comes while SIG_IGN is being set. Block the signal
-        # as well, because Python restores the default, which ends the process, when it finalizes.
-        signal.signal(signal.SIGHUP, lambda *_: None)
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+        assert waiting.ident is not None
+        signal.pthread_kill(waiting.ident, signal.SIGHUP)
+        waiting.join()
