@@ -1,5 +1,6 @@
 """The metrics of a node, for Prometheus. No label ever contains an id, a place or a token."""
 
+import asyncio
 import platform
 import resource
 import time
@@ -160,6 +161,11 @@ def counters(name: str, text: str, label: str, values: Iterable[tuple[str, float
     for key, value in values:
         family.add_metric([key], value)
     return family
+
+
+def report_caught(what: str, error: Exception) -> None:
+    """Have `tasks.watch_loop` log and count an unexpected exception that was caught because the work goes on."""
+    asyncio.get_running_loop().call_exception_handler({"message": what, "exception": error, "caught": True})
 
 
 def by_server(metrics: Iterable[Metric]) -> dict[str, float]:

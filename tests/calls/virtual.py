@@ -9,13 +9,13 @@ import functools
 import inspect
 import logging
 import random
-import selectors
 import sys
 from collections import Counter
 from types import SimpleNamespace
 
 from calls import rules
-from support.fakes import NOON_MS, FakeClock, FakeRights, call_request, messages
+from support.fakes import NOON_MS, FakeClock, FakeRights, JumpingSelector, call_request, messages
+from support.injections import Injected
 
 from geocast import policy, tasks
 from geocast.alertlog.memory import MemoryLog
@@ -61,10 +61,6 @@ AEDS = Aeds([Aed("node/1", 47.6772, 8.83, "Hall", None, None, True, None)])
 DESK = Requester("cad-3")
 EVERYTHING = Filter(None, 0, ())
 METRICS = Metrics()
-
-
-class Injected(Exception):  # noqa: N818 (an exception that nobody expects)
-    """An exception that nobody expects."""
 
 
 class Faults:
@@ -133,20 +129,6 @@ class _Unexpected(logging.Handler):
             self._wrong.append(record.getMessage())
 
 
-class _Sleepless(selectors.SelectSelector):
-    """A selector for a loop without sockets, which advances a clock instead of waiting."""
-
-    def __init__(self, clock):
-        super().__init__()
-        self._clock = clock
-
-    def select(self, timeout=None):
-        assert timeout is not None, "nothing will happen any more"
-        self._clock.monotonic += max(timeout, 1e-6)  # otherwise a timer that is due in less could be set again for ever
-        self._clock.wall_ms = NOON_MS + round((self._clock.monotonic - 1000) * 1000)
-        return []
-
-
 class Node:
     """A node, its log, its dispatcher and its phones; `play` runs a story there. `wrong` lists what went wrong."""
 
@@ -157,7 +139,7 @@ class Node:
     def play(self, story):
         """Run a story, a coroutine function, and what the node and the phones do meanwhile."""
         random.seed(1)
-        loop = asyncio.SelectorEventLoop(_Sleepless(self.clock))
+        loop = asyncio.SelectorEventLoop(JumpingSelector(self.clock))
         loop.time = lambda: self.clock.monotonic
         unexpected = _Unexpected(self.wrong)
         logging.getLogger("geocast").addHandler(unexpected)

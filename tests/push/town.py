@@ -8,12 +8,12 @@ import asyncio
 import contextlib
 import functools
 import inspect
-import selectors
 import sys
 from collections import Counter
 
 from push.test_device_manager import VAPID
-from support.fakes import DALLAS, NOON_MS, FakeClock, a_revision
+from support.fakes import DALLAS, NOON_MS, FakeClock, JumpingSelector, a_revision
+from support.injections import Injected
 
 from client_demo.python.subscription import Subscription
 from geocast import tasks
@@ -44,10 +44,6 @@ KEYS = {"kty": "oct", "k": "AAAA", "kid": "k", "alg": "HS256"}
 CONTACT = "mailto:a@b.example"
 ANSWER_S = 0.02
 NOT_HERE = {"geocast.push.routes", "geocast.push.http_client", "geocast.push.settings"}
-
-
-class Injected(Exception):  # noqa: N818 (an exception that nobody expects)
-    """An exception that nobody expects."""
 
 
 class Fault:
@@ -128,25 +124,11 @@ class QuickLoop(asyncio.SelectorEventLoop):
 
     def __init__(self, clock):
         self._fake = clock
-        super().__init__(_Jumping(clock))
+        super().__init__(JumpingSelector(clock))
 
     def time(self):
         """Return the time of the clock."""
         return self._fake.monotonic
-
-
-class _Jumping(selectors.DefaultSelector):
-    def __init__(self, clock):
-        super().__init__()
-        self._clock, self._began = clock, clock.monotonic
-
-    def select(self, timeout=None):
-        """Let this time pass."""
-        assert timeout is not None, "nothing would ever happen again"
-        if timeout > 0:
-            self._clock.monotonic += timeout
-            self._clock.wall_ms = NOON_MS + round((self._clock.monotonic - self._began) * 1000)
-        return []
 
 
 class Store(MemoryDevices):

@@ -18,6 +18,7 @@ from types import SimpleNamespace
 import msgpack
 from stream.line import frames_in, request
 from support.fakes import DALLAS, FakeClock, a_revision
+from support.injections import Injected
 from websockets.frames import Frame, Opcode
 
 from geocast.alertlog.memory import MemoryLog
@@ -30,10 +31,6 @@ from geocast.stream.server import TICK_S, StreamServer
 
 METRE = 1 / 111_195  # in degrees of latitude
 BUFFER_BYTES = 4608  # the least for which the kernel lets a socket be
-
-
-class Injected(Exception):  # noqa: N818 (an exception that nobody expects)
-    """An exception that nobody expects."""
 
 
 class Faults:

@@ -6,6 +6,7 @@ FakeRights   the rights of a token, without a token
 """
 
 import json
+import selectors
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -43,6 +44,22 @@ class FakeClock:
         self.wall_ms += round(seconds * 1000)
         self.monotonic += seconds
         return self.now()
+
+
+class JumpingSelector(selectors.SelectSelector):
+    """The selector of an event loop without sockets, which advances a clock instead of waiting."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        super().__init__()
+        self._clock, self._began = clock, clock.now()
+
+    def select(self, timeout: float | None = None) -> list[Any]:
+        """Let this time pass, or a microsecond: otherwise a timer that is due in less could be set again for ever."""
+        assert timeout is not None, "nothing would ever happen again"
+        self._clock.monotonic += max(timeout, 1e-6)
+        passed_s = self._clock.monotonic - self._began.monotonic
+        self._clock.wall_ms = self._began.wall_ms + round(passed_s * 1000)
+        return []
 
 
 class FakePeer:

@@ -30,7 +30,7 @@ from prometheus_client.core import Metric
 
 from ..alertlog import AlertLog, Counts
 from ..clock import Clock
-from ..metrics import Metrics, counter, counters, gauge
+from ..metrics import Metrics, counter, counters, gauge, report_caught
 from ..model.alert import is_id
 from ..model.call import CallEntry, Person, SeatState
 from ..model.errors import LogUnavailable
@@ -291,8 +291,7 @@ class CallWorker:
             except LogUnavailable:
                 pass
             except Exception as error:
-                what = "a request to the log for a call failed; trying again"
-                asyncio.get_running_loop().call_exception_handler({"message": what, "exception": error, "caught": True})
+                report_caught("a request to the log for a call failed; trying again", error)
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, RETRY_MOST_S)
         return False

@@ -15,6 +15,5 @@ service_limits        how many requests may run at once to each push service
 delivery_journal      which alerts devices were sent, recorded before and after each request
 device_repository, devicestore   where devices are stored
 leases, shards        which process is responsible for which devices
-unexpected            exceptions that nobody expects
 addresses, settings   where pushes may go; the options of `geocast push`
 """

@@ -33,10 +33,10 @@ from collections.abc import Awaitable, Collection, Sequence
 from itertools import islice
 from typing import TypeVar
 
+from ..metrics import report_caught
 from ..model.errors import StoreUnavailable
 from .devicestore import DeliveryRecord, DeviceStore, Limits, Put, RegistrationKey, StoredDevice, shard_of
 from .shards import Shards
-from .unexpected import report_caught
 
 logger = logging.getLogger(__name__)
 

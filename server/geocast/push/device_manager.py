@@ -47,6 +47,7 @@ from ..alertlog import Counts
 from ..clock import Clock, Now
 from ..geometry.sphere import cell_place
 from ..matching.filters import Filter
+from ..metrics import report_caught
 from ..model import languages
 from ..model.alert import SEVERITY_RANK, Entry, Untrusted
 from ..model.errors import StoreUnavailable, trace
@@ -74,7 +75,6 @@ from .encryption import Keyring, Record
 from .own_tests import DeviceTests
 from .scheduler import PushScheduler, SinglePush
 from .shards import Shards
-from .unexpected import report_caught
 from .webpush import Vapid
 
 logger = logging.getLogger(__name__)

@@ -8,6 +8,7 @@ from itertools import count
 
 from ..auth.tokens import Subject
 from ..egress.outcomes import PostOutcome
+from ..metrics import report_caught
 from ..stream.live_alerts import LiveAlert
 from .addresses import Endpoint
 from .device_state import NEXT, DeviceEvent, DeviceState
@@ -15,7 +16,6 @@ from .devicestore import RegistrationKey, shard_of
 from .encryption import Record
 from .messages import PushMessage
 from .service_limits import Gate, ServiceLimit, Slots
-from .unexpected import report_caught
 
 SECRET_BYTES = 24
 RENEW_MS = 3 * 86_400_000  # how long before the end of its lease a device is sent a reminder

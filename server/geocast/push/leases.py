@@ -45,9 +45,9 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from ..clock import Clock
+from ..metrics import report_caught
 from ..model.errors import StoreUnavailable
 from .shards import ShardOwner
-from .unexpected import report_caught
 
 logger = logging.getLogger(__name__)
 

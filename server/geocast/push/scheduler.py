@@ -69,6 +69,7 @@ from numpy.typing import NDArray
 from .. import failpoints
 from ..clock import Clock, Now
 from ..egress.outcomes import PostOutcome, PostResponse
+from ..metrics import report_caught
 from ..model.alert import SEVERITY_RANK, Severity
 from ..model.languages import choice
 from ..stream.delivery_flags import Rows
@@ -86,7 +87,6 @@ from .encryption import Keyring, Record
 from .messages import BODY_BYTES, SMALL_BODY_BYTES, PushMessage
 from .service_limits import Gate, ServiceLimit, Slots, wait_s
 from .shards import Shards
-from .unexpected import report_caught
 from .webpush import Vapid, encrypt
 
 SLOTS, SPARE_SLOTS = 256, 64  # limits on requests under way in a process: to known hosts; to all others
@@ -286,10 +286,7 @@ class PushScheduler:
             self._test_host(lane, now)
         for device in self._pauses.take(now.monotonic):
             if device.state is DeviceState.PAUSED and device.resumes_at <= now.monotonic:
-                try:
-                    self._resume(device)
-                except Exception as error:
-                    self._rest(device, error)
+                self._resume(device)
 
     def send_owed(self, device: Device) -> int:
         """Offer a device the alerts and cancels that it lacks; return their number (rule R8)."""
@@ -357,10 +354,7 @@ class PushScheduler:
             self.fanout.turn(now, self._slots.free())
         elif first is not None:
             device = self._next_waiting()
-            try:
-                self._resume(device)
-            except Exception as error:
-                self._rest(device, error)
+            self._resume(device)
             if device.state is not DeviceState.UNDER_WAY:  # it could not start, so let others have its turn
                 self._admit(device.lane)
                 self._admit(self._spare)
@@ -402,9 +396,12 @@ class PushScheduler:
 
     def _resume(self, device: Device) -> None:
         """End the pause of a device, or its waiting, and offer it the alerts that it lacks."""
-        self.fanout.resume(device.row)
-        device.on(DeviceEvent.RESUME)
-        self._offer(device)
+        try:
+            self.fanout.resume(device.row)
+            device.on(DeviceEvent.RESUME)
+            self._offer(device)
+        except Exception as error:  # it harms no other device
+            self._rest(device, error)
 
     def _offer(self, device: Device) -> int:
         """Offer a device the most urgent alert that it lacks; return how many alerts and cancels it lacks.
@@ -656,9 +653,8 @@ class PushScheduler:
         is_current = device.is_here and owed.message.number == alert.number and not alert.ended(now)
         ttl_s = messages.ttl_s(alert.expires_at, now.wall_ms)
         is_sure = self._shards.may_send(device.shard) and ttl_s >= 1  # otherwise try again after a short pause
-        if (
-            not is_current or not is_sure or device.admission.lane is not device.lane
-        ):  # Rules 5 and 7, or a new endpoint
+        has_moved = device.admission.lane is not device.lane  # to another host
+        if not is_current or not is_sure or has_moved:  # Rules 5 and 7
             return LATE_S if is_current and not is_sure else 0.0
         size = SMALL_BODY_BYTES if record.small else BODY_BYTES
         try:

@@ -18,6 +18,7 @@ from ..clock import Clock
 from ..egress.http1 import request
 from ..egress.outcomes import PostOutcome, PostResponse
 from ..egress.post_client import NOT_SENT, HttpPostClient
+from ..metrics import report_caught
 from ..model.alert import SEVERITY_RANK, Cancel, Revision
 from ..stream.live_alerts import LiveAlert
 from .events import ACCEPTED, CANCELLED, ENDED, REVISED, End, encoded, event, filled, summary_of, webhook_id
@@ -229,8 +230,7 @@ class TargetLine:
         try:
             response = await self._post(pending)
         except Exception as error:
-            what = f"target {self.target.name}: a request failed"
-            self._loop.call_exception_handler({"message": what, "exception": error, "caught": True})
+            report_caught(f"target {self.target.name}: a request failed", error)
         finally:
             pending.under_way = False
             self.under_way -= 1
