@@ -7,7 +7,7 @@ import pytest
 
 from geocast.clock import Now, SystemClock
 from geocast.push.settings import PushSettings
-from geocast.run.push import open_devices
+from geocast.run.backends import open_devices
 
 
 def test_deadline_is_a_time_of_the_monotonic_clock():

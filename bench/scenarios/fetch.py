@@ -105,7 +105,7 @@ async def _measured(pipe: Connection, home: Path, rounds: int) -> dict[str, list
     feed = WatchedFeed("bench", f"{site}/feed", frozenset({str(host_of(site))}), allow_http=True, allow_private=True)
     client, node = FeedClient(feed, HostQueues(), clock), NodeClient(f"{site}/v1/cap", home / "token", clock)
     reader = FeedReader(feed, client, node, state, FetchOutcomes(clock, Metrics()), clock)
-    state.open()
+    await state.start()
     found: dict[str, list[dict[str, float]]] = {kind: [] for kind in KINDS}
     with screen.progress("rounds", rounds) as show:
         for done, kind in enumerate(["all", *["none", "one"] * rounds]):
@@ -120,7 +120,7 @@ async def _measured(pipe: Connection, home: Path, rounds: int) -> dict[str, list
             show((done + 1) // 2)
     for each in (client, node):
         await each.close()
-    state.close()
+    await state.stop()
     pipe.send(None)
     return found
 

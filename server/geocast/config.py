@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from .model.errors import ConfigError
 
-# The schemes of `--log`. A new log adds its own where it belongs, and `run/node.open_log` opens it.
+# The schemes of `--log`. A new log adds its own where it belongs, and `run/backends` opens it.
 REDIS_SCHEMES = ("redis", "rediss", "redis+sentinel", "rediss+sentinel")
 ONE_PROCESS_SCHEMES = ("memory",)  # no other process can read the log
 PATH_SCHEMES = ("sqlite", "memory")  # a path or nothing follows, which has no password
@@ -70,18 +70,11 @@ class KeyUrl:
         return f"http{'s' * self.tls}://{self.server}{self.target.partition('?')[0]}"
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """The settings of a node (protocol, section 7). Times are in seconds."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FollowerSettings:
+    """The settings of every process that follows the alert log: the log, and the files of its configuration."""
 
-    stream: Address
-    api: Address
     log: str
-    metrics: Address | None = None
-    feed: Address | None = None
-    feed_url: str = ""
-    feed_sender: str = ""
-    feed_areas: bool = False
     log_replicas: int = 0
     allow_volatile_log: bool = False
     log_follow: str = "primary"
@@ -95,19 +88,37 @@ class Settings:
     cap_zones: tuple[Path, ...] = ()
     call_keys: Path | None = None
     aeds: Path | None = None
-    origins: tuple[str, ...] = ()
-    workers: int = 1
-    dev: bool = False
-    allow_exposed_dev: bool = False
     drain_s: float = 10.0
-    heartbeat_s: int = 25
-    max_sessions: int | None = None
-    share: float = SHARE
 
     def check(self) -> None:
         """Raise ConfigError if the settings are unsafe or contradict each other."""
         if problems := list(self.problems()):
             raise ConfigError(*problems)
+
+    def problems(self) -> Iterator[str]:
+        """Yield one line of text for each unsafe setting and each contradiction between settings."""
+        if (scheme := self.log.partition(":")[0]) in ONE_PROCESS_SCHEMES:
+            yield f"--log {scheme}: is one node's own; give the log that the nodes have"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings(FollowerSettings):
+    """The settings of a node (protocol, section 7). Times are in seconds."""
+
+    stream: Address
+    api: Address
+    metrics: Address | None = None
+    feed: Address | None = None
+    feed_url: str = ""
+    feed_sender: str = ""
+    feed_areas: bool = False
+    origins: tuple[str, ...] = ()
+    workers: int = 1
+    dev: bool = False
+    allow_exposed_dev: bool = False
+    heartbeat_s: int = 25
+    max_sessions: int | None = None
+    share: float = SHARE
 
     def problems(self) -> Iterator[str]:
         """Yield one line of text for each unsafe setting and each contradiction between settings."""

@@ -29,12 +29,9 @@ class Metrics:
     Histogram objects here.
     """
 
-    def __init__(self, others: Callable[[], Awaitable[list["Export"]]] | None = None) -> None:
-        """Create the metrics of this process.
-
-        `others` is a coroutine function that returns the metrics of the node's other processes, which `scrape` adds.
-        """
-        self._others = others
+    def __init__(self) -> None:
+        """Create the metrics of this process."""
+        self.others: Callable[[], Awaitable[list[Export]]] | None = None  # those of other processes, for `scrape`
         self.registry = CollectorRegistry()
         self.watch(_process)
         self.accepted = Counter("geocast_accepted", "Entries accepted into the log", ["kind"], registry=self.registry)
@@ -98,9 +95,9 @@ class Metrics:
 
     async def scrape(self) -> bytes:
         """Return the metrics of this process and the others, in the text format of Prometheus, encoded in UTF-8."""
-        if self._others is None:
+        if self.others is None:
             return self.render()
-        others = await self._others()
+        others = await self.others()
         return generate_latest(_Merged(merged([export(self.registry), *others])))
 
     def render(self) -> bytes:
@@ -163,7 +160,7 @@ def counters(name: str, text: str, label: str, values: Iterable[tuple[str, float
     return family
 
 
-def report_caught(what: str, error: Exception) -> None:
+def report_caught(what: str, error: BaseException) -> None:
     """Have `tasks.watch_loop` log and count an unexpected exception that was caught because the work goes on."""
     asyncio.get_running_loop().call_exception_handler({"message": what, "exception": error, "caught": True})
 

@@ -5,6 +5,8 @@ counted, and the task starts again after FIRST_WAIT_S, doubling to LAST_WAIT_S. 
 `unready` names the task until it works again. So what is started has to be able to start again: it keeps its state
 elsewhere, and does first what a failure has interrupted.
 
+A *part* of a process, such as the reader of the log, has tasks, metrics and reasons why it is not ready.
+
 Tasks that run once, and callbacks of the event loop, are not started here. `watch_loop` logs and counts their failures.
 """
 
@@ -12,9 +14,11 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextvars import ContextVar
 from typing import Any
+
+from prometheus_client.core import Metric
 
 from .model.errors import trace
 
@@ -85,6 +89,34 @@ class _Task:
         return min(FIRST_WAIT_S * 2.0 ** min(self.in_a_row - 1, 16), LAST_WAIT_S)
 
 
+class Part:
+    """A part of a process. A subclass has those of the methods that it needs; by default they do nothing."""
+
+    async def start(self) -> None:
+        """Start the part, before its tasks. Raise ConfigError if the configuration makes that impossible."""
+
+    def named_tasks(self) -> Mapping[str, Work]:
+        """Return the tasks that run while the process does, by name (with underscores)."""
+        return {}
+
+    def metrics(self) -> Iterable[Metric]:
+        """Return the metrics of the part for Prometheus."""
+        return ()
+
+    def unready(self) -> list[str]:
+        """Return the reasons why the part is not ready, for `/readyz`."""
+        return []
+
+    async def drain(self, deadline: float, hurry: asyncio.Event) -> None:
+        """Finish what has begun, when the process is to end.
+
+        Return when the monotonic clock reaches `deadline` or `hurry` is set, at the latest.
+        """
+
+    async def stop(self) -> None:
+        """Stop the part, after its tasks have ended."""
+
+
 def unready() -> list[str]:
     """Return the tasks of this process that fail again and again, as reasons for `/readyz`."""
     return sorted(f"task {each.name} fails: {each.error}" for each in _running if each.fails)
@@ -125,6 +157,27 @@ def whenever(event: asyncio.Event, work: Work) -> Work:
             works()
 
     return wait_for_ever
+
+
+def after(event: asyncio.Event, work: Work) -> Work:
+    """Return work that begins when `event` is set."""
+
+    async def wait_then_work() -> None:
+        await event.wait()
+        await work()
+
+    return wait_then_work
+
+
+async def first_of(deadline: float, *awaited: Awaitable[object]) -> None:
+    """Wait until one of these has ended, or the monotonic clock reaches `deadline` (in seconds); cancel the others."""
+    waits = [asyncio.ensure_future(each) for each in awaited]
+    within_s = None if deadline == float("inf") else max(0.0, deadline - time.monotonic())
+    try:
+        await asyncio.wait(waits, timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
 
 
 @contextlib.asynccontextmanager

@@ -162,7 +162,12 @@ class Files:
         (home / "policy").write_text(ASKS)
         (home / "reviewers").write_bytes(jwks("r-1"))
         self.settings = Settings(
-            here, here, "memory:", keys=home / "keys", policy=home / "policy", reviewers=home / "reviewers"
+            stream=here,
+            api=here,
+            log="memory:",
+            keys=home / "keys",
+            policy=home / "policy",
+            reviewers=home / "reviewers",
         )
 
 

@@ -230,11 +230,11 @@ def log_backends():
     }
 
 
-def test_only_module_run_node_imports_an_implementation_of_the_alert_log():
+def test_only_module_run_backends_imports_an_implementation_of_the_alert_log():
     """ARCHITECTURE.md: all other modules use the log's port."""
     assert {"alertlog.memory", "alertlog.sqlite", "alertlog.redis_streams"} <= log_backends()
     for backend in log_backends():
-        assert {module for module in MODULES if backend in imported(module)[0]} == {"run.node"}, backend
+        assert {module for module in MODULES if backend in imported(module)[0]} == {"run.backends"}, backend
 
 
 @pytest.mark.parametrize("library", ["starlette", "uvicorn", "websockets"])

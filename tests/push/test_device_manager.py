@@ -22,7 +22,7 @@ from geocast.auth.tokens import Subject
 from geocast.egress.outcomes import PostOutcome, PostResponse
 from geocast.geometry.sphere import cell_of
 from geocast.model.errors import StoreUnavailable
-from geocast.push import delivery_journal, device_manager, scheduler
+from geocast.push import device_manager, scheduler
 from geocast.push.addresses import parse_services
 from geocast.push.delivery_journal import DeliveryJournal
 from geocast.push.device_manager import DeviceManager
@@ -34,6 +34,7 @@ from geocast.push.scheduler import MARKS, OF_ONE, SLOTS, SPARE_SLOTS
 from geocast.push.service_limits import AT_MOST, FIRST, LAST_TRY_S, UNKNOWN
 from geocast.push.shards import StaticShards
 from geocast.push.webpush import Vapid, make_vapid_key, parse_vapid
+from geocast.storage import write_behind
 
 VAPID = parse_vapid(json.dumps({"keys": [make_vapid_key("x")]}).encode(), "file")
 KEY = ec.generate_private_key(ec.SECP256R1())
@@ -351,7 +352,7 @@ class Hanging(Away):
 
 async def test_pushes_wait_once_for_a_store_that_hangs_and_sweeps_never_do(monkeypatch):
     """The journal is patient once, until the store works again; then it is complete (rule WPS4)."""
-    monkeypatch.setattr(delivery_journal, "PATIENCE_S", 0.01)
+    monkeypatch.setattr(write_behind, "PATIENCE_S", 0.01)
     process = Process(store=Hanging())
     for name in ("a", "b", "c"):
         await process.register(name, min_severity="minor" if name == "a" else "severe")
@@ -359,7 +360,7 @@ async def test_pushes_wait_once_for_a_store_that_hangs_and_sweeps_never_do(monke
     process.waking.deliver(a_revision("minor", severity="minor"))
     await process.client.came.wait()
     assert process.waking.recorder.error == "no answer for 0.01 s"
-    monkeypatch.setattr(delivery_journal, "PATIENCE_S", 999)
+    monkeypatch.setattr(write_behind, "PATIENCE_S", 999)
     [device] = [each for each in process.waking.devices if each.record.sub == "c"]
     device.until_ms = process.clock.wall_ms  # forgetting it hangs as well
     process.waking._schedule_check(device, device.until_ms)

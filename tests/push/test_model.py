@@ -28,8 +28,9 @@ from geocast.alertlog import Counts
 from geocast.egress.outcomes import PostOutcome, PostResponse
 from geocast.geometry.sphere import cell_of, cell_place
 from geocast.model.alert import Circle
-from geocast.push import delivery_journal, device_manager
+from geocast.push import device_manager
 from geocast.push.addresses import parse_services
+from geocast.push.delivery_journal import DeliveryJournal
 from geocast.push.device_manager import DeviceManager
 from geocast.push.device_state import DeviceState
 from geocast.push.devicestore import SHARDS, State, shard_of
@@ -561,7 +562,7 @@ def test_random_events_push_to_each_device_what_the_model_predicts(machine, sett
     Events are registrations, alerts, answers, pauses, kills and moves of shards between processes. Outcomes are
     recorded at once or with the next write. Any time between would depend on the machine's clock.
     """
-    monkeypatch.setattr(delivery_journal, "SETTLE_S", settle_s)
+    monkeypatch.setattr(DeliveryJournal, "SETTLE_S", settle_s)
     monkeypatch.setattr(device_manager, "LET_GO_S", 0)  # don't wait for answers: the test gives them before
     assert len(NAMES) < AT_MOST
     run_state_machine_as_test(

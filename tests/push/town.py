@@ -26,7 +26,6 @@ from geocast.model.alert import OWN_TEST_PREFIX, SEVERITY_RANK, Circle, Revision
 from geocast.model.errors import StoreUnavailable
 from geocast.push import scheduler, service_limits
 from geocast.push.addresses import parse_services
-from geocast.push.delivery_journal import PROBE_S
 from geocast.push.device_manager import DeviceManager
 from geocast.push.devicestore import SHARDS
 from geocast.push.devicestore.memory import MemoryDevices
@@ -35,6 +34,7 @@ from geocast.push.leases import Leased, LeasedShards
 from geocast.push.registering import Registering, RegistrationTerms
 from geocast.push.webpush import Vapid
 from geocast.run.push import SWEEP_S
+from geocast.storage import write_behind
 from geocast.stream import delivery_flags, fanout, live_alerts
 from geocast.stream.log_reader import LogHealth, LogReader
 
@@ -96,7 +96,7 @@ def _places():
     """Return what may fail: name -> (the classes or modules that have it, its name there, the function)."""
     ours = [each for name, each in sorted(sys.modules.items()) if name.startswith("geocast.")]
     modules = [each for each in ours if each.__name__.startswith("geocast.push.") and each.__name__ not in NOT_HERE]
-    modules += [fanout, live_alerts, delivery_flags]
+    modules += [fanout, live_alerts, delivery_flags, write_behind]
     found = {}
     for module in modules:
         for name, value in vars(module).items():
@@ -357,7 +357,7 @@ class Town:
         self.counted = Counter()
         self.log, self.phones = {}, []
         self.reloaded = asyncio.Event()
-        self.sweep_s, self.pause_s = SWEEP_S, PROBE_S
+        self.sweep_s, self.pause_s = SWEEP_S, write_behind.WriteBehind.PROBE_S
         self.waking, self.reader, self.registering = self._process(self.store, self.shards)
         elsewhere = self.store.other()
         _, self._other_reader, self.elsewhere = self._process(elsewhere, LeasedShards(self.store, self.clock))

@@ -7,7 +7,7 @@ import pytest
 
 from geocast.model.errors import ConfigError
 from geocast.relay.told import Told, ToldStore
-from geocast.tasks import running
+from geocast.tasks import every, running
 
 ROW = {"revision": 1, "severity": "severe"}
 
@@ -31,20 +31,20 @@ def test_notes_are_read_back_after_a_restart(tmp_path):
     async def main():
         store = ToldStore(tmp_path / "relay.db")
         assert await store.start() == ({}, {})
-        async with running(state=store.write_for_ever):
-            store.note("siren", "a", told(0))
-            store.note("siren", "a", told(2, over=True, ends_at=5_000))
-            store.note("siren", "b", told())
-            store.note("sign", "a", told(ends_at=999))
-            store.note("sign", "c", told())
-            store.note("sign", "c", None)
+        async with running(state=every(store.PROBE_S, store.probe)):
+            store.note_told("siren", "a", told(0))
+            store.note_told("siren", "a", told(2, over=True, ends_at=5_000))
+            store.note_told("siren", "b", told())
+            store.note_told("sign", "a", told(ends_at=999))
+            store.note_told("sign", "c", told())
+            store.note_told("sign", "c", None)
             store.note_gone("siren", b"1")
             store.note_gone("sign", b"2")
             await store.written()
             store.note_gone("sign", None)
             store.purge(1_000)
             await store.written()
-            assert store.unrecorded == 0
+            assert store.unwritten == 0
         await store.stop()
         expected = {"siren": {"a": told(2, over=True, ends_at=5_000), "b": told()}}
         assert await read(tmp_path / "relay.db") == (expected, {"siren": b"1"})
@@ -60,8 +60,8 @@ def test_row_that_cannot_be_read_is_left_out_counted_and_named(tmp_path, caplog,
         path = tmp_path / "relay.db"
         store = ToldStore(path)
         await store.start()
-        store.note("siren", "odd", told())
-        store.note("siren", "b", told())
+        store.note_told("siren", "odd", told())
+        store.note_told("siren", "b", told())
         await store.stop()
         with sqlite3.connect(path) as db:
             db.execute("UPDATE told SET summary = ? WHERE alert = 'odd'", (summary,))
@@ -81,17 +81,17 @@ def test_full_disk_delays_no_event_and_nothing_is_lost_when_there_is_room(tmp_pa
     async def main():
         store = ToldStore(tmp_path / "relay.db", max_pages=8)
         await store.start()
-        async with running(state=store.write_for_ever):
+        async with running(state=every(store.PROBE_S, store.probe)):
             for number in range(2_000):
-                store.note("siren", f"alert-{number}", told())
+                store.note_told("siren", f"alert-{number}", told())
             await store.written()
             assert store.error == "SQLITE_FULL"
-            assert store.unrecorded == 2_000
-            store.note("siren", "b", told())
+            assert store.unwritten == 2_000
+            store.note_told("siren", "b", told())
             await asyncio.wait_for(store.written(), 0.1)  # it returns without a write
-            await store._run(lambda: store._db.execute("PRAGMA max_page_count = 1000"))
-            while store.unrecorded:  # noqa: ASYNC110 (it has no event)
-                await asyncio.sleep(0.01)
+            await store._db.do(lambda db: db.execute("PRAGMA max_page_count = 1000"))
+            await store.flush()
+            assert store.error is None
         await store.stop()
         assert len((await read(tmp_path / "relay.db"))[0]["siren"]) == 2_001
 

@@ -42,7 +42,12 @@ class Files:
     def __init__(self, home):
         self.home = home
         self.settings = Settings(
-            LOOPBACK, LOOPBACK, "memory:", keys=home / "keys", revoked=home / "revoked", policy=home / "policy"
+            stream=LOOPBACK,
+            api=LOOPBACK,
+            log="memory:",
+            keys=home / "keys",
+            revoked=home / "revoked",
+            policy=home / "policy",
         )
         self.pairs = {name: make_key(name) for name in ("a", "b")}
         self.write("a")

@@ -319,7 +319,7 @@ class Node:
         self._next_tick = 0.0
         loop = SimpleNamespace(call_soon=self.call_soon, call_later=self._call_later)
         monkeypatch.setattr(asyncio, "get_running_loop", lambda: loop)
-        settings = Settings(Address("127.0.0.1", 1), Address("127.0.0.1", 2), "memory:", max_sessions=6)
+        settings = Settings(stream=Address("127.0.0.1", 1), api=Address("127.0.0.1", 2), log="memory:", max_sessions=6)
         self.server = StreamServer(settings, TokenVerifier({}, required=False), self.clock, MemoryLog(), Metrics())
 
     def call_soon(self, function, *args):

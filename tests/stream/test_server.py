@@ -38,7 +38,7 @@ class Reading:
     async def __aenter__(self):
         for entry in self.there:
             await self.log.append(entry)
-        settings = Settings(Address("127.0.0.1", 1), Address("127.0.0.1", 2), "memory:", max_sessions=4)
+        settings = Settings(stream=Address("127.0.0.1", 1), api=Address("127.0.0.1", 2), log="memory:", max_sessions=4)
         self.metrics = Metrics()
         self.delivery = StreamServer(settings, TokenVerifier({}, required=False), self.clock, self.log, self.metrics)
         self._task = asyncio.ensure_future(self.delivery._reader.read_for_ever())

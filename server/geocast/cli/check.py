@@ -265,6 +265,6 @@ def _zones(paths: Sequence[Path]) -> str | None:
 def _log(settings: Settings) -> str:
     import asyncio
 
-    from ..run.node import open_log
+    from ..run.backends import open_log
 
     return asyncio.run(open_log(settings).examine())

@@ -55,7 +55,9 @@ def command(
 
         if check:
             return 0 if asyncio.run(check_targets(load_targets(targets), click.echo)) else UNREACHABLE
-        settings = relay.RelaySettings(targets, state, log, policy, reviewers, drain_s)
+        settings = relay.RelaySettings(
+            targets=targets, state=state, log=log, policy=policy, reviewers=reviewers, drain_s=drain_s
+        )
         with contextlib.ExitStack() as opened:
             listener = opened.enter_context(bind("--metrics", metrics)) if metrics else None
             run(relay.run(settings, listener))

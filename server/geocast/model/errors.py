@@ -42,7 +42,7 @@ class LogUnavailable(GeocastError):  # noqa: N818
 
 
 class StoreUnavailable(GeocastError):  # noqa: N818
-    """Raised if the device store can't be reached or is full.
+    """Raised if a store of devices or of state can't be reached or is full.
 
     The operation was done either completely or not at all.
     """

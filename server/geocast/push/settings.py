@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..config import ONE_PROCESS_SCHEMES, REDIS_SCHEMES, SHARE, Address, KeyUrl, Settings
+from ..config import REDIS_SCHEMES, SHARE, Address, FollowerSettings, KeyUrl
 from ..model.errors import ConfigError
 from .addresses import DEFAULT_SERVICES
 
@@ -17,21 +17,15 @@ _CONTACT = re.compile(r"mailto:[^\s@,]{1,200}@[^\s@,]{1,200}|https://[^\s,]{1,30
 _DEVICES = re.compile(rf"sqlite:.+|memory:|(?:{'|'.join(map(re.escape, REDIS_SCHEMES))})://.+", re.DOTALL)
 
 
-@dataclass(frozen=True, slots=True)
-class PushSettings:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PushSettings(FollowerSettings):
     """The settings of a `geocast push` process, which pushes alerts to devices."""
 
     listen: Address
-    log: str
     devices: str
     push_keys: Path
     vapid: Path
     contact: str
-    keys: Path | KeyUrl
-    keys_refresh_s: int = 300
-    revoked: Path | None = None
-    policy: Path | None = None
-    reviewers: Path | None = None
     metrics: Address | None = None
     origins: tuple[str, ...] = ()
     services: str = DEFAULT_SERVICES
@@ -42,13 +36,7 @@ class PushSettings:
     workers: int = 1
     max_devices: int = 200_000
     devices_replicas: int = 0
-    drain_s: float = 10.0
     share: float = SHARE
-
-    def check(self) -> None:
-        """Raise ConfigError if a setting can't work, or if two settings can't work together."""
-        if problems := list(self.problems()):
-            raise ConfigError(*problems)
 
     def problems(self) -> Iterator[str]:
         """Yield one line of text for each problem with these settings."""
@@ -60,25 +48,11 @@ class PushSettings:
             yield "--devices-replicas: only a Redis has replicas"
         if self.workers > 1 and not self.devices.startswith("sqlite:"):
             yield "--workers is for devices in one SQLite file; with a Redis start as many processes as you want"
-        if (scheme := self.log.partition(":")[0]) in ONE_PROCESS_SCHEMES:
-            yield f"--log {scheme}: is one node's own; give the log that the nodes have"
+        yield from FollowerSettings.problems(self)
         if isinstance(self.keys, KeyUrl) and not self.keys.tls:
             yield "--keys http:// could be altered on the way: give https:// or a file"
         if self.metrics == self.listen:
             yield f"two listeners can't share an address: {self.listen}"
-
-    def as_node(self) -> Settings:
-        """Return settings for a node, with the values of all settings that nodes and push processes have in common."""
-        return Settings(
-            stream=self.listen,
-            api=self.listen,
-            log=self.log,
-            keys=self.keys,
-            keys_refresh_s=self.keys_refresh_s,
-            revoked=self.revoked,
-            policy=self.policy,
-            reviewers=self.reviewers,
-        )
 
 
 def trusted(path: Path | None) -> ssl.SSLContext:

@@ -129,7 +129,7 @@ class TargetLine:
         summary = summary_of(revision, matches=matches) | {"revision": entry.revision}
         if told is not None:
             told.ends_at, told.summary = revision.ends_at, summary
-            self._store.note(self.target.name, alert.id, told)
+            self._store.note_told(self.target.name, alert.id, told)
         self._add(alert.id, alert, SEVERITY_RANK[revision.alert.severity], entry, summary)
 
     def end(self, alert_id: str) -> None:
@@ -259,7 +259,7 @@ class TargetLine:
         is_first = told is None
         if told is None:
             told = self.told[pending.id] = Told(0, False, due.entry.ends_at, due.summary)
-            self._store.note(target.name, pending.id, told)
+            self._store.note_told(target.name, pending.id, told)
             await self._store.written()
             failpoints.hit("relay-noted")
         elif isinstance(due.entry, Revision) and due.entry.revision > told.summary["revision"]:
@@ -281,7 +281,7 @@ class TargetLine:
         failpoints.hit("relay-answered")
         if is_first and response.outcome is PostOutcome.AWAY:  # nothing has reached the target
             self.told.pop(pending.id, None)
-            self._store.note(target.name, pending.id, None)
+            self._store.note_told(target.name, pending.id, None)
         return response
 
     def _taken(self, pending: _PendingAlert) -> None:
@@ -289,7 +289,7 @@ class TargetLine:
         self._took(self._loop.time() - due.since)
         if told is not None:
             told.number, told.over = due.entry.revision, not isinstance(due.entry, Revision)
-            self._store.note(self.target.name, pending.id, told)
+            self._store.note_told(self.target.name, pending.id, told)
         del pending.due[0]  # only now: after an error the event is sent again, with the same id
         pending.failures = 0
         if pending.due:
@@ -350,17 +350,19 @@ class TargetLine:
         self._enqueue(pending)
         self.pump()
 
-    async def close(self, within_s: float = 0.0) -> None:
-        """Start no more requests, wait for those under way for at most `within_s`, and close all connections."""
+    async def finish(self) -> None:
+        """Start no more requests, and wait for those under way."""
         self._is_closed = True
         for pending in self._pending.values():
             if pending.timer is not None:
                 pending.timer.cancel()
-        if self._tasks and within_s > 0:
-            await asyncio.wait(self._tasks, timeout=within_s)
-        for task in list(self._tasks):
-            task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def close(self) -> None:
+        """Start no more requests, give up those under way, and close all connections."""
+        for task in self._tasks:
+            task.cancel()
+        await self.finish()
         for client in self._clients:
             client.close()
 

@@ -193,5 +193,5 @@ class Relay:
         yield gauges("relay_gone", text, "target", [(name, line.gone) for name, line in lines])
         text = "Alerts that have ended before a target took the last event of them"
         yield counters("relay_missed", text, "target", [(name, line.missed) for name, line in lines])
-        yield gauge("relay_unrecorded", "Rows of the state that are not on the disk yet", self.store.unrecorded)
+        yield gauge("relay_unrecorded", "Rows of the state that are not on the disk yet", self.store.unwritten)
         yield gauge("relay_set_aside", "Rows of the state that could not be read at the start", self.store.set_aside)

@@ -5,13 +5,9 @@ posted twice is answered 200. So at the end, requests under way are simply given
 """
 
 import asyncio
-import contextlib
 import logging
-import signal
 import socket
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
-
-from prometheus_client.core import Metric
+from collections.abc import Iterable, Mapping
 
 from .. import tasks
 from ..clock import Clock, SystemClock
@@ -43,43 +39,39 @@ async def check(settings: FetchSettings) -> tuple[str, bool]:
 
 async def once(settings: FetchSettings) -> bool:
     """Read each feed once and post its messages. Return whether everything was read and accepted or refused."""
-    process = FetchProcess(settings, SystemClock())
+    fetching = FetchPart(settings, SystemClock(), Metrics())
 
     async def read_and_post(reader: FeedReader) -> bool:
         was_read = await reader.read()
         return await reader.post() == 0 and was_read
 
-    async with process.opened():
-        done = await asyncio.gather(*map(read_and_post, process.readers))
-    return all(done) and process.state.error is None
+    try:
+        await fetching.start()
+        done = await asyncio.gather(*map(read_and_post, fetching.readers))
+    finally:
+        await fetching.stop()
+    return all(done) and fetching.state.error is None
 
 
 async def follow(settings: FetchSettings, listener: socket.socket | None) -> None:
     """Read the feeds until SIGTERM or SIGINT. Serve `/metrics` and `/readyz` on `listener`, if it is not None."""
-    from .hangups import hangups  # importing these two takes 0.4 s, and `once` does not need them
-    from .process_metrics import serving_metrics, watch_tasks
+    from .process import Process  # importing it takes 0.4 s, and `once` does not need it
 
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
     raise_descriptor_limit()  # each of up to 1,000 feeds may have several connections
-    process = FetchProcess(settings, SystemClock())
-    watch_tasks(process.metrics)
-    async with (
-        process.opened(),
-        process.running(),
-        hangups(process.reload),
-        serving_metrics(process.unready, process.metrics, listener),
-    ):
-        logger.info("ready: reading %d feeds", len(process.readers))
-        await stop.wait()
-        logger.info("stopping")
+    async with Process() as process:
+        fetching = await process.add(FetchPart(settings, process.clock, process.metrics))
+        await process.reload_by(fetching.reload)
+        process.metrics.watch(lambda: [gauge("fetch_ready", "1 if /readyz says 200", not process.unready())])
+        await process.serve_metrics(listener)
+        fetching.read_for_ever()
+        logger.info("ready: reading %d feeds", len(fetching.readers))
+        await process.until_stopped()
 
 
-class FetchProcess:
+class FetchPart(tasks.Part):
     """The readers of all feeds, with the state and the client of the node that they share."""
 
-    def __init__(self, settings: FetchSettings, clock: Clock) -> None:
+    def __init__(self, settings: FetchSettings, clock: Clock, metrics: Metrics) -> None:
         self._settings = settings
         self._clock = clock
         self._queues = HostQueues()
@@ -87,43 +79,40 @@ class FetchProcess:
         self._readers: dict[str, FeedReader] = {}
         self._tasks: dict[str, asyncio.Future[None]] = {}
         self.state = FetchState(settings.state)
-        self.metrics = Metrics()
-        self.outcomes = FetchOutcomes(clock, self.metrics)
-        self.metrics.watch(self._ready)
+        self.outcomes = FetchOutcomes(clock, metrics)
 
     @property
     def readers(self) -> list[FeedReader]:
         """The readers of the feeds that are configured now."""
         return list(self._readers.values())
 
-    def unready(self) -> list[str]:
-        """Return the reasons why the process is not ready."""
-        reasons = self.outcomes.unready() + tasks.unready()
-        return [*reasons, f"the state can't be written: {self.state.error}"] if self.state.error else reasons
-
-    @contextlib.asynccontextmanager
-    async def opened(self) -> AsyncIterator[None]:
+    async def start(self) -> None:
         """Open the state and create the readers. Raise ConfigError if a file can't be used."""
         feeds = load_feeds(self._settings.feeds)
-        self.state.open()
-        try:
-            self._configure(feeds)
-            yield
-        finally:
-            for reader in self._readers.values():
-                await reader.close()
-            await self._node.close()
-            self.state.close()
+        await self.state.start()
+        self._configure(feeds)
 
-    @contextlib.asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        """Run all readers while the block runs."""
-        self._start()
-        try:
-            yield
-        finally:
-            await self._end(self._tasks.keys())
-            await self.state.save()
+    def named_tasks(self) -> Mapping[str, tasks.Work]:
+        """Return the task that writes again what could not be written."""
+        return {"state": tasks.every(self.state.PROBE_S, self.state.probe)}
+
+    def unready(self) -> list[str]:
+        """Return the reasons why messages may not reach the node."""
+        reasons = self.outcomes.unready()
+        return [*reasons, f"the state can't be written: {self.state.error}"] if self.state.error else reasons
+
+    def read_for_ever(self) -> None:
+        """Start the readers that do not run yet."""
+        for name in self._readers.keys() - self._tasks.keys():
+            self._tasks[name] = tasks.start("feed", self._readers[name].run)
+
+    async def stop(self) -> None:
+        """End the readers, and write the state."""
+        await self._end(self._tasks.keys())
+        for reader in self._readers.values():
+            await reader.close()
+        await self._node.close()
+        await self.state.stop()
 
     async def reload(self) -> None:
         """Read the file of feeds again, and then all feeds. If the file is invalid, nothing changes."""
@@ -142,7 +131,7 @@ class FetchProcess:
         self._configure(feeds)
         for reader in self._readers.values():
             reader.read_now()
-        self._start()
+        self.read_for_ever()
         logger.info("reloaded: reading %d feeds", len(self._readers))
 
     def _configure(self, feeds: Mapping[str, WatchedFeed]) -> None:
@@ -152,12 +141,5 @@ class FetchProcess:
             client = FeedClient(feed, self._queues, self._clock)
             self._readers[name] = FeedReader(feed, client, self._node, self.state, self.outcomes, self._clock)
 
-    def _start(self) -> None:
-        for name in self._readers.keys() - self._tasks.keys():
-            self._tasks[name] = tasks.start("feed", self._readers[name].run)
-
     async def _end(self, names: Iterable[str]) -> None:
         await tasks.ended(*(task for name in list(names) if (task := self._tasks.pop(name, None)) is not None))
-
-    def _ready(self) -> Iterator[Metric]:
-        yield gauge("fetch_ready", "1 if /readyz says 200", not self.unready())

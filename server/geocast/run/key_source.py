@@ -14,13 +14,14 @@ import contextlib
 import logging
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from prometheus_client.core import Metric
 
+from .. import tasks
 from ..auth.jwks_client import fetch_keys
 from ..auth.jwks_refresh import NewerKeys
-from ..config import KeyUrl, Settings
+from ..config import FollowerSettings, KeyUrl
 from ..metrics import counters, gauge
 from ..model.errors import ConfigError
 from ..tasks import Work
@@ -140,7 +141,7 @@ def of_source(source: KeySource | None) -> dict[str, Work]:
 
 
 def source_of(
-    settings: Settings,
+    settings: FollowerSettings,
     in_force: RuntimeConfig,
     changed: Callable[[bytes], None],
     settled: Callable[[], None] = lambda: None,
@@ -151,4 +152,30 @@ def source_of(
     """
     if not isinstance(settings.keys, KeyUrl):
         return None
-    return KeySource(settings.keys, settings.keys_refresh_s, lambda: in_force.keys, changed, settled)
+    source = KeySource(settings.keys, settings.keys_refresh_s, lambda: in_force.keys, changed, settled)
+    in_force.watch(source.newer.settle)
+    return source
+
+
+class OwnConfig(tasks.Part):
+    """The configuration of a process that reads its files itself, and fetches its keys itself if they are at a URL."""
+
+    def __init__(self, settings: FollowerSettings, in_force: RuntimeConfig) -> None:
+        """Create the part. `newer_keys` is None if the keys are not at a URL."""
+        self._in_force = in_force
+        self._source = source_of(settings, in_force, in_force.take_keys)
+        self.newer_keys = None if self._source is None else self._source.newer
+
+    def named_tasks(self) -> dict[str, Work]:
+        """Return the task that fetches the keys."""
+        return of_source(self._source)
+
+    def metrics(self) -> Iterable[Metric]:
+        """Return the metrics of the source of keys."""
+        return () if self._source is None else self._source.metrics()
+
+    async def reload(self) -> None:
+        """Read all files again, and use all of them or none. Never raise an exception."""
+        self._in_force.reload()
+        if self._source is not None:
+            self._source.fetch_now()

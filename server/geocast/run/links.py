@@ -13,19 +13,20 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgpack
+from prometheus_client.core import Metric
 
 from .. import tasks
 from ..auth.jwks_refresh import NewerKeys
-from ..config import KeyUrl, Settings
-from ..metrics import Export, Metrics, export
+from ..config import FollowerSettings, KeyUrl
+from ..metrics import Export, export
 from ..model.errors import trace
 from .channel import Channel
 from .key_source import of_source, source_of
-from .node import Stop
+from .process import Process
 from .reload_mailbox import ReloadMailbox
 from .runtime_config import RuntimeConfig
 from .supervising import (
@@ -46,19 +47,19 @@ logger = logging.getLogger(__name__)
 MEASURE_S = 0.25  # how long a scrape waits for the metrics of the other processes
 
 
-class _Link(abc.ABC):
+class _Link(tasks.Part, abc.ABC):
     """Base class of the links, which connect a process with the other processes of a node.
 
     A link has the process's channel for datagrams, and the mailbox in which the process finds a new configuration. The
     mailbox is a file. The supervisor writes the new configuration to it after a reload.
     """
 
-    def __init__(self, part: WorkerSpec, in_force: RuntimeConfig, stop: Stop) -> None:
-        self._part, self._in_force, self._stop = part, in_force, stop
+    def __init__(self, part: WorkerSpec, in_force: RuntimeConfig, process: Process) -> None:
+        self._part, self._in_force, self._process = part, in_force, process
         self._mailbox = ReloadMailbox(part.folder)
         self._channel = Channel(part.folder, part.name, self._received)
 
-    def close(self) -> None:
+    async def stop(self) -> None:
         """Close the channel to the other processes."""
         self._channel.close()
 
@@ -82,7 +83,7 @@ class _Link(abc.ABC):
             self._mailbox.look(self._in_force.take)
         except Exception as error:
             logger.error("process %s can't use the new configuration, so it exits: %s", self._part.name, trace(error))
-            self._stop.ask()
+            self._process.stop.ask()
 
 
 class FrontLink(_Link):
@@ -95,10 +96,10 @@ class FrontLink(_Link):
         self,
         part: WorkerSpec,
         names: Sequence[str],
-        settings: Settings,
+        settings: FollowerSettings,
         in_force: RuntimeConfig,
-        stop: Stop,
-        ending: Callable[[], None],
+        process: Process,
+        ending: Callable[[], None] = lambda: None,
         reported: Callable[[], None] = lambda: None,
     ) -> None:
         """Create the link.
@@ -106,15 +107,15 @@ class FrontLink(_Link):
         `names` are the names of the other processes, except the supervisor. `ending` is called when the supervisor is
         about to end those processes, and `reported` after each report of one of them.
         """
-        super().__init__(part, in_force, stop)
+        super().__init__(part, in_force, process)
         self.reports = Reports(names)
         self._names = names
         self._ending = ending
+        self._is_ending = False  # whether the supervisor is about to end the other processes
         self._reported = reported
         self._heard = asyncio.Event()  # set at each report
         self.source = source_of(settings, in_force, self._fetched, lambda: self.send_to_all(SETTLED))
-        if self.source is not None:
-            in_force.watch(self.source.newer.settle)
+        process.metrics.others = self.exports
 
     def send_to_all(self, data: bytes) -> None:
         """Send a datagram to all other processes except the supervisor."""
@@ -135,12 +136,17 @@ class FrontLink(_Link):
                     await self._heard.wait()
         return self.reports.exports()
 
-    def upkeep(self) -> dict[str, tasks.Work]:
-        """Return tasks that the caller must run for as long as the link is in use.
-
-        They check the mailbox, and fetch the keys if they are at a URL.
-        """
+    def named_tasks(self) -> dict[str, tasks.Work]:
+        """Return the tasks that check the mailbox, and fetch the keys if they are at a URL."""
         return {"mailbox": tasks.every(REPORT_S, self._look), **of_source(self.source)}
+
+    def metrics(self) -> Iterable[Metric]:
+        """Return the metrics of the source of keys."""
+        return () if self.source is None else self.source.metrics()
+
+    def unready(self) -> list[str]:
+        """Return the reasons why the other processes are not ready."""
+        return ["draining"] * self._is_ending + self.reports.unready()
 
     def _take(self, data: bytes) -> None:
         if data in (ASK, FETCH):
@@ -151,6 +157,7 @@ class FrontLink(_Link):
             self._heard.set()
             self._reported()
         else:
+            self._is_ending = True
             self._ending()
 
     def _fetched(self, keys: bytes) -> None:
@@ -171,47 +178,48 @@ class WorkerLink(_Link):
         self,
         part: WorkerSpec,
         front: str,
-        settings: Settings,
+        settings: FollowerSettings,
         in_force: RuntimeConfig,
-        stop: Stop,
+        process: Process,
         appended: Callable[[], None] = lambda: None,
     ) -> None:
         """Create the link.
 
         `front` is the name of the front. `appended` is called when another process has appended to the log.
         """
-        super().__init__(part, in_force, stop)
+        super().__init__(part, in_force, process)
         self._front = front
         self._appended = appended
-        self._measure: Callable[[], None] = lambda: None  # reports with the metrics
+        self._state: Callable[[], Mapping[str, Any]] = dict
         is_at_url = isinstance(settings.keys, KeyUrl)
         self.newer_keys = NewerKeys(lambda: self.send(front, ASK)) if is_at_url else None
         if self.newer_keys is not None:
             in_force.watch(self.newer_keys.settle)
 
-    def reporting(self, metrics: Metrics, state: Callable[[], Mapping[str, Any]]) -> Callable[[], None]:
-        """Return a function that sends the front a report with the dict that `state` returns.
+    def reporting(self, state: Callable[[], Mapping[str, Any]] = dict) -> Callable[[], None]:
+        """Return a function that reports to the front whether the process is ready, and the dict that `state` returns.
 
         Call it every REPORT_S seconds. One in METRICS_EVERY reports has the metrics too, and so has a report that the
         front asks for. The function also checks the mailbox for a new configuration.
         """
-        self._measure = lambda: self.report(state(), metrics)
+        self._state = state
         count = itertools.count()
 
         def report() -> None:
             self._look()
-            self.report(state(), None if next(count) % METRICS_EVERY else metrics)
+            self.report(with_metrics=next(count) % METRICS_EVERY == 0)
 
         return report
 
-    def report(self, state: Mapping[str, Any], metrics: Metrics | None) -> None:
-        """Send the front a report with `state` and the metrics, if they are given."""
-        packed = None if metrics is None else msgpack.packb(export(metrics.registry))
-        self.send(self._front, msgpack.packb({**state, "name": self._part.name, "pid": os.getpid(), "metrics": packed}))
+    def report(self, *, with_metrics: bool) -> None:
+        """Report to the front now."""
+        metrics = msgpack.packb(export(self._process.metrics.registry)) if with_metrics else None
+        own = {"name": self._part.name, "pid": os.getpid(), "unready": self._process.unready(), "metrics": metrics}
+        self.send(self._front, msgpack.packb({**self._state(), **own}))
 
     def _take(self, data: bytes) -> None:
         if data == MEASURE:
-            self._measure()
+            self.report(with_metrics=True)
         elif data != SETTLED:
             self._appended()
         elif self.newer_keys is not None:

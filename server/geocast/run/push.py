@@ -18,52 +18,44 @@ import contextlib
 import functools
 import gc
 import logging
-import os
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from prometheus_client import Counter, Histogram
 from prometheus_client.core import Metric
 
 from .. import tasks
+from ..alertlog import AlertLog
 from ..api.http_server import serve
 from ..auth.jwks_refresh import NewerKeys
 from ..auth.tokens import TokenProof, TokenVerifier
-from ..clock import Clock, LeaseClock, SystemClock
-from ..config import REDIS_SCHEMES, Settings, bind, bind_shared
-from ..metrics import Metrics, counter, counters, gauge, gauges
+from ..config import bind, bind_shared
+from ..metrics import counter, counters, gauge, gauges
 from ..model.errors import StoreUnavailable
 from ..push.addresses import Services, parse_services
-from ..push.delivery_journal import PROBE_S
 from ..push.device_manager import DeviceManager
 from ..push.devicestore import DeviceStore
-from ..push.devicestore.memory import MemoryDevices
-from ..push.devicestore.sqlite import SqliteDevices
 from ..push.encryption import Keyring, Record, parse_push_keys
 from ..push.http_client import HttpPushClient
-from ..push.leases import LeasedShards
 from ..push.registering import Registering, RegistrationTerms
 from ..push.routes import DevicesContext, make_app, requests_of
 from ..push.settings import PushSettings, read, trusted
-from ..push.shards import Shards, StaticShards
+from ..push.shards import Shards
 from ..push.webpush import Vapid, parse_vapid
 from ..stream.log_reader import LogHealth, LogReader
 from ..stream.own_tests import OwnTests
 from ..stream.server import FLUSH_S, GcFreezer
-from .key_source import of_source, source_of
-from .node import Stop, opened_log
-from .process_metrics import serving_metrics, watch_tasks
-from .reload_mailbox import reloading
+from .backends import open_devices, opened_log
+from .key_source import OwnConfig
+from .process import Process
 from .runtime_config import RuntimeConfig
 
 logger = logging.getLogger(__name__)
 
 SWEEP_S = 0.1  # time between two sweeps, which do what depends on time alone
 PURGE_S = 60.0  # time between two purges of the device store
-END_S = 5.0  # the time for writing results and closing files after the last push, if no more of `drain_s` is left
 MAX_CONNECTIONS = 1_000  # limit on the listener's connections
 # The garbage collector runs when this many new objects exist. While 256 requests are under way, some 10,000 objects
 # exist for them, and with Python's default the collector would examine these again and again.
@@ -79,7 +71,6 @@ class PushContext:
     """
 
     settings: PushSettings
-    node: Settings
     services: Services
     keyring: Keyring
     vapid: Vapid
@@ -92,149 +83,143 @@ def read_means(settings: PushSettings) -> PushContext:
     settings.check()
     keyring = parse_push_keys(read("--push-keys", settings.push_keys), settings.push_keys)
     vapid = Vapid(parse_vapid(read("--vapid", settings.vapid), settings.vapid), settings.contact)
-    tls, node = trusted(settings.push_ca), settings.as_node()
-    return PushContext(
-        settings, node, parse_services(settings.services), keyring, vapid, tls, RuntimeConfig(node, opens_calls=False)
-    )
-
-
-def open_devices(settings: PushSettings) -> tuple[DeviceStore, Shards]:
-    """Return the device store that `--devices` names, without opening it, and the shards that this process serves.
-
-    A shard is a subset of the devices. With Redis, processes lease shards; otherwise this process serves all of them.
-    Raise ConfigError if the value of `--devices` is not valid.
-    """
-    scheme, _, rest = settings.devices.partition(":")
-    if scheme in REDIS_SCHEMES:
-        from ..push.devicestore.redis import RedisDevices  # importing the library takes 0.1 s and 10 MB
-
-        store = RedisDevices(settings.devices, replicas=settings.devices_replicas)
-        return store, LeasedShards(store, LeaseClock())
-    return MemoryDevices() if scheme == "memory" else SqliteDevices(Path(rest)), StaticShards()
+    services, tls = parse_services(settings.services), trusted(settings.push_ca)
+    return PushContext(settings, services, keyring, vapid, tls, RuntimeConfig(settings, opens_calls=False))
 
 
 async def run_alone(means: PushContext, listener: socket.socket, metrics_listener: socket.socket | None) -> None:
     """Run `geocast push` in one process until SIGTERM or SIGINT. Raise ConfigError if the settings can't be used."""
-    in_force, metrics = means.in_force, Metrics()
-    source = source_of(means.node, in_force, in_force.take_keys)
-    if source is not None:
-        in_force.watch(source.newer.settle)
-        metrics.watch(source.metrics)
-    metrics.watch(lambda: comparable(in_force))
-
-    @contextlib.asynccontextmanager
-    async def beside(calls: DevicesContext) -> AsyncIterator[None]:
-        metrics.watch(lambda: [gauge("push_ready", "1 if /readyz says 200", not calls.unready())])
-        async with serving_metrics(calls.unready, metrics, metrics_listener), tasks.running(**of_source(source)):
-            yield
-
-    async with reloading(in_force, source):
-        process = PushProcess(means, metrics, None if source is None else source.newer)
-        await process.run(listener, Stop(), *open_devices(means.settings), beside)
+    async with Process(means.settings.drain_s) as process:
+        config = await process.add(OwnConfig(means.settings, means.in_force))
+        await process.reload_by(config.reload)
+        process.metrics.watch(lambda: comparable(means.in_force))
+        part = await push_part(process, means, *open_devices(means.settings), config.newer_keys)
+        await process.enter(part.serving(listener))
+        process.metrics.watch(lambda: [gauge("push_ready", "1 if /readyz says 200", not process.unready())])
+        await process.serve_metrics(metrics_listener)
+        await part.until_ready()
+        await process.until_stopped()
 
 
-class PushProcess:
-    """A push process, which connects the alert log, the devices, the client of push services and the HTTP listener."""
+async def push_part(
+    process: Process, means: PushContext, devices: DeviceStore, shards: Shards, newer: NewerKeys | None
+) -> "PushPart":
+    """Open the log and the devices, and add what pushes alerts to them. Raise ConfigError if they can't be used.
 
-    def __init__(self, means: PushContext, metrics: Metrics, newer: NewerKeys | None) -> None:
-        """Create the process.
+    A request whose token has an unknown key waits for newer keys by means of `newer`. If `newer` is None, such a
+    request does not wait.
+    """
+    alert_log = await process.enter(opened_log(means.settings, means.in_force.trust, makes=False))
+    keeper = await process.add(LogHealth(alert_log, process.clock))
+    client = await process.enter(HttpPushClient(process.clock, means.settings.private, means.tls))
+    return await process.add(PushPart(process, means, alert_log, keeper, devices, shards, client, newer))
 
-        A request whose token has an unknown key waits for newer keys by means of `newer`. If `newer` is None, such a
-        request does not wait.
-        """
-        self._means = means
-        self._metrics = metrics
-        self._newer = newer
 
-    async def run(
+class PushPart(tasks.Part):
+    """Connects the alert log, the devices, the client of push services and the HTTP listener."""
+
+    def __init__(
         self,
-        listener: socket.socket,
-        stop: Stop,
+        process: Process,
+        means: PushContext,
+        alert_log: AlertLog,
+        keeper: LogHealth,
         devices: DeviceStore,
         shards: Shards,
-        beside: Callable[[DevicesContext], contextlib.AbstractAsyncContextManager[None]],
+        client: HttpPushClient,
+        newer: NewerKeys | None,
     ) -> None:
-        """Run the process until SIGTERM or SIGINT. Raise ConfigError if the log or the device store can't be used.
+        self._process, self._means, self._keeper = process, means, keeper
+        self._devices, self._shards = devices, shards
+        self._waking = self._made(client)
+        self._reader = LogReader(alert_log, process.clock, self._waking.live, self._waking.deliver, keeper)
+        self._collector = GcFreezer(process.clock)
+        self._reloaded = asyncio.Event()
+        means.in_force.watch(self._reloaded.set)
+        tokens, origins = means.in_force.tokens, means.settings.origins
+        self._calls = DevicesContext(tokens, process.clock, process.metrics, origins, process.unready)
+        self._calls.requests = requests_of(means.settings.share)
+        self._calls.newer_keys = newer
 
-        `stop` receives the signals. `beside` returns a context manager for work beside the listener: it is entered
-        after the listener was opened, and left before the listener is closed.
-        """
-        clock, in_force, settings = SystemClock(), self._means.in_force, self._means.settings
-        watch_tasks(self._metrics)
-        async with contextlib.AsyncExitStack() as opened:
-            ending = opened.enter_context(contextlib.ExitStack())  # it is left last
-            log = opened_log(self._means.node, in_force.trust, makes=False)
-            alert_log = await opened.enter_async_context(log)
-            store = await opened.enter_async_context(_opened(devices))
-            client = await opened.enter_async_context(HttpPushClient(clock, settings.private, self._means.tls))
-            waking = self._waking(store, shards, client, clock)
-            keeper = LogHealth(alert_log, clock)
-            self._metrics.watch(keeper.metrics)
-            reader = LogReader(alert_log, clock, waking.live, waking.deliver, keeper)
-            calls = self._calls(waking, shards, keeper, reader, clock)
-            calls.newer_keys = self._newer
-            reloaded = asyncio.Event()
-            in_force.watch(reloaded.set)
-            await opened.enter_async_context(serve(make_app(calls), listener, self._metrics, MAX_CONNECTIONS))
-            await opened.enter_async_context(beside(calls))
-            counts = tasks.every(FLUSH_S, lambda: waking.store_counts(keeper.store))
-            await opened.enter_async_context(tasks.running(log_reader=reader.read_for_ever, counts=counts))
-            await _first_of(reader.caught_up, stop.asked)
-            if not stop.asked.is_set():
-                collector = GcFreezer(clock)
-                terms = RegistrationTerms(
-                    self._means.services, settings.finest_cell, settings.lease_days, settings.max_devices
-                )
-                calls.registering = Registering(waking, self._means.vapid, terms, clock)
+    async def start(self) -> None:
+        """Open the devices. Raise ConfigError if they can't be used."""
+        await self._devices.start()
 
-                async def sweep() -> None:
-                    await waking.sweep()
-                    collector.look(reader.applied + len(waking.devices), idle=waking.sending.under_way == 0)
+    def named_tasks(self) -> Mapping[str, tasks.Work]:
+        """Return the tasks that read the log, and push alerts to the devices when it has been read."""
+        waking, shards, has_read = self._waking, self._shards, self._reader.caught_up
+        return {
+            "log_reader": self._reader.read_for_ever,
+            "counts": tasks.every(FLUSH_S, lambda: waking.store_counts(self._keeper.store)),
+            "shards": tasks.after(has_read, lambda: shards.attach(waking)),
+            "devices": tasks.after(has_read, waking.follow),
+            "sweep": tasks.after(has_read, tasks.every(SWEEP_S, self._sweep)),
+            "probe": tasks.after(has_read, tasks.every(waking.recorder.PROBE_S, waking.recorder.probe)),
+            "purge": tasks.after(has_read, tasks.every(PURGE_S, self._purge)),
+            "recheck": tasks.after(has_read, tasks.whenever(self._reloaded, waking.recheck)),
+        }
 
-                async with tasks.running(
-                    shards=lambda: shards.attach(waking),
-                    devices=waking.follow,
-                    sweep=tasks.every(SWEEP_S, sweep),
-                    probe=tasks.every(PROBE_S, waking.recorder.probe),
-                    purge=tasks.every(PURGE_S, lambda: _purge(waking, store, shards, clock)),
-                    recheck=tasks.whenever(reloaded, waking.recheck),
-                ):
-                    await _first_of(waking.has_taken, stop.asked)
-                    collector.start()
-                    gc.set_threshold(YOUNG)
-                    logger.info("ready: listening on %s with %d devices", settings.listen, len(waking.devices))
-                    if waking.set_aside:
-                        logger.warning(
-                            "%d stored devices get no pushes: their key or push service is not configured, or they "
-                            "exceed --max-devices",
-                            waking.set_aside,
-                        )
-                    await stop.asked.wait()
-            calls.drain.begin()
-            await self._drain(waking, keeper, stop.hurry, ending)
-            await shards.stop()
+    def serving(self, listener: socket.socket) -> contextlib.AbstractAsyncContextManager[None]:
+        """Return a context in which devices can be registered on `listener`."""
+        return serve(make_app(self._calls), listener, self._process.metrics, MAX_CONNECTIONS)
 
-    async def _drain(
-        self, waking: DeviceManager, keeper: LogHealth, hurry: asyncio.Event, ending: contextlib.ExitStack
-    ) -> None:
-        """Wait for the pushes under way, for at most `drain_s` seconds, and store their results.
+    async def until_ready(self) -> None:
+        """Wait until the log and the devices were read, or the process is to stop."""
+        waking, settings, stop = self._waking, self._means.settings, self._process.stop.asked
+        await tasks.first_of(float("inf"), self._reader.caught_up.wait(), stop.wait())
+        terms = RegistrationTerms(self._means.services, settings.finest_cell, settings.lease_days, settings.max_devices)
+        self._calls.registering = Registering(waking, self._means.vapid, terms, self._process.clock)
+        await tasks.first_of(float("inf"), waking.has_taken.wait(), stop.wait())
+        if stop.is_set():
+            return
+        self._collector.start()
+        gc.set_threshold(YOUNG)
+        logger.info("ready: listening on %s with %d devices", settings.listen, len(waking.devices))
+        if waking.set_aside:
+            logger.warning(
+                "%d stored devices get no pushes: their key or push service is not configured, or they exceed "
+                "--max-devices",
+                waking.set_aside,
+            )
 
-        If `ending` is not left in that time, because a disk hangs, the process exits without the results. It waits at
-        least END_S after the last push.
-        """
-        loop = asyncio.get_running_loop()
-        end_at = loop.time() + self._means.settings.drain_s
-        logger.info("stopping; waiting for %d pushes under way", waking.sending.under_way)
-        waking.sending.end()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._means.settings.drain_s):
-                await _first_of(waking.sending.idle, hurry)
-        ending.callback(loop.call_at(max(end_at, loop.time() + END_S), _end_at_once).cancel)
-        await waking.write_out()
-        await waking.store_counts(keeper.store)
+    def unready(self) -> list[str]:
+        """Return the reasons why alerts may not reach the devices."""
+        waking = self._waking
+        reasons = [] if waking.has_taken.is_set() else ["starting: reading the log and the devices"]
+        if (error := waking.recorder.error or self._shards.error) is not None:
+            reasons.append(f"store of devices unreachable: {error}")
+        if failing := waking.fanout.failing():
+            reasons.append(f"sending fails: {failing} alerts")
+        return [*reasons, *self._reader.unready()]
 
-    def _waking(self, store: DeviceStore, shards: Shards, client: HttpPushClient, clock: Clock) -> DeviceManager:
-        registry = self._metrics.registry
+    async def drain(self, deadline: float, hurry: asyncio.Event) -> None:
+        """Refuse registrations, and wait for the pushes under way."""
+        self._calls.drain.begin()
+        logger.info("waiting for %d pushes under way", self._waking.sending.under_way)
+        self._waking.sending.end()
+        await tasks.first_of(deadline, self._waking.sending.idle.wait(), hurry.wait())
+
+    async def stop(self) -> None:
+        """Store the results of the pushes, and close the devices."""
+        if self._waking.has_taken.is_set():
+            await self._waking.write_out()
+            await self._waking.store_counts(self._keeper.store)
+        await self._shards.stop()
+        await self._devices.stop()
+
+    async def _sweep(self) -> None:
+        waking = self._waking
+        await waking.sweep()
+        self._collector.look(self._reader.applied + len(waking.devices), idle=waking.sending.under_way == 0)
+
+    async def _purge(self) -> None:
+        """Delete the delivery records of alerts that have ended from the device store."""
+        with contextlib.suppress(StoreUnavailable):
+            now_ms = self._process.clock.now().wall_ms
+            await self._devices.purge(self._shards.terms.keys(), now_ms, self._waking.what_is_over())
+
+    def _made(self, client: HttpPushClient) -> DeviceManager:
+        registry = self._process.metrics.registry
         took = Histogram(
             "geocast_push_seconds",
             "From the acceptance of an entry to when a push service has taken it",
@@ -243,45 +228,27 @@ class PushProcess:
         )
         # Refused phones have a metric of their own, so that they don't trigger the alerting rules that are based on the
         # node's metric of refused publishers.
-        self._metrics.refused = Counter(
+        self._process.metrics.refused = Counter(
             "geocast_push_refused", "Requests that got a problem for an answer", ["type"], registry=registry
         )
         answers = Counter("geocast_push_answers", "Answers of push services", ["service", "status"], registry=registry)
         waking = DeviceManager(
             self._means.settings.max_devices,
-            store,
-            shards,
+            self._devices,
+            self._shards,
             client,
             self._means.keyring,
             self._means.services,
             self._means.vapid,
-            clock,
+            self._process.clock,
             stands=lambda record: _stands(self._means.in_force.tokens, record),
             own_tests=OwnTests(lambda: self._means.in_force.policy),
         )
         waking.sending.took = took.observe
         answers_of = functools.cache(answers.labels)
         waking.sending.answered = lambda service, status: answers_of(service, status).inc()
-        self._metrics.watch(lambda: _metrics_of(waking, shards))
+        self._process.metrics.watch(lambda: _metrics_of(waking, self._shards))
         return waking
-
-    def _calls(
-        self, waking: DeviceManager, shards: Shards, keeper: LogHealth, reader: LogReader, clock: Clock
-    ) -> DevicesContext:
-        def unready() -> list[str]:
-            reasons = ["draining"] if calls.drain.begun else []
-            if not waking.has_taken.is_set():
-                reasons.append("starting: reading the log and the devices")
-            if (error := waking.recorder.error or shards.error) is not None:
-                reasons.append(f"store of devices unreachable: {error}")
-            if failing := waking.fanout.failing():
-                reasons.append(f"sending fails: {failing} alerts")
-            return [*reasons, *keeper.unready(), *reader.unready(), *tasks.unready()]
-
-        means = self._means
-        calls = DevicesContext(means.in_force.tokens, clock, self._metrics, means.settings.origins, unready)
-        calls.requests = requests_of(means.settings.share)
-        return calls
 
 
 @contextlib.contextmanager
@@ -302,39 +269,9 @@ def listening(settings: PushSettings) -> Iterator[tuple[Sequence[socket.socket],
         yield listeners, metrics
 
 
-def _end_at_once() -> None:
-    logger.error("stopping takes too long, so the process ends at once; pushes whose results are lost may be repeated")
-    logging.shutdown()
-    os._exit(1)
-
-
-@contextlib.asynccontextmanager
-async def _opened(store: DeviceStore) -> AsyncIterator[DeviceStore]:
-    await store.start()
-    try:
-        yield store
-    finally:
-        await store.stop()
-
-
-async def _purge(waking: DeviceManager, store: DeviceStore, shards: Shards, clock: Clock) -> None:
-    """Delete the delivery records of alerts that have ended from the device store."""
-    with contextlib.suppress(StoreUnavailable):
-        await store.purge(shards.terms.keys(), clock.now().wall_ms, waking.what_is_over())
-
-
 def _stands(tokens: TokenVerifier, record: Record) -> bool | None:
     key = tokens.keys.get(record.kid)
     return None if key is None else tokens.still_valid(TokenProof(record.sub, key, record.issued_at_s))
-
-
-async def _first_of(*events: asyncio.Event) -> None:
-    waits = [asyncio.ensure_future(event.wait()) for event in events]
-    try:
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for wait in waits:
-            wait.cancel()
 
 
 def comparable(in_force: RuntimeConfig) -> Iterator[Metric]:

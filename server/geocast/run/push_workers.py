@@ -9,23 +9,20 @@ its replacement sends the devices what they lack (WPO3). The supervisor locks th
 workers keep this file open too. So no other supervisor can start while one of the workers is running.
 """
 
-import asyncio
-import contextlib
 import socket
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from prometheus_client.core import Metric
 
 from .. import tasks
-from ..metrics import Metrics, counter, gauge
+from ..metrics import counter, gauge
 from ..push.devicestore.sqlite import SqliteDevices, lock_devices
-from ..push.routes import DevicesContext
 from ..push.shards import StaticShards
+from .backends import open_log, opened_log
 from .links import FrontLink, WorkerLink
-from .node import Stop, open_log, opened_log
-from .process_metrics import serving_metrics, watch_tasks
-from .push import PushContext, PushProcess, comparable
+from .process import Process
+from .push import PushContext, comparable, push_part
 from .supervising import REPORT_S, Reports, Run, WorkerSpec, check, keep_alive
 
 FRONT = "front"
@@ -38,7 +35,7 @@ def supervise(means: PushContext, listeners: Sequence[socket.socket], metrics: s
     """
     path = Path(means.settings.devices.partition(":")[2])
     names = [f"push-{number}" for number in range(len(listeners))]
-    open_log(means.node)  # imports the backend once, before the forks
+    open_log(means.settings)  # imports the backend once, before the forks
     with lock_devices(path) as lock:
         check("log and devices", lambda: _look(means, path), run)
         mains = {FRONT: lambda part: _run_front(part, means, names)} | {
@@ -53,42 +50,29 @@ async def _look(means: PushContext, path: Path) -> None:
     store = SqliteDevices(path, alone=False)
     await store.start()
     await store.stop()
-    async with opened_log(means.node, makes=False):
+    async with opened_log(means.settings, makes=False):
         pass
 
 
 async def _run_push(part: WorkerSpec, means: PushContext, store: SqliteDevices, number: int) -> None:
-    stop, metrics = Stop(), Metrics()
-    with contextlib.closing(WorkerLink(part, FRONT, means.node, means.in_force, stop)) as link:
-
-        @contextlib.asynccontextmanager
-        async def beside(calls: DevicesContext) -> AsyncIterator[None]:
-            reporting = link.reporting(metrics, lambda: {"unready": calls.unready()})
-            async with tasks.running(report=tasks.every(REPORT_S, reporting)):
-                yield
-
+    async with Process(means.settings.drain_s) as process:
+        link = await process.add(WorkerLink(part, FRONT, means.settings, means.in_force, process))
         shards = StaticShards(number, means.settings.workers)
-        process = PushProcess(means, metrics, link.newer_keys)
-        await process.run(part.listeners["--listen"], stop, store, shards, beside)
+        pushing = await push_part(process, means, store, shards, link.newer_keys)
+        await process.enter(pushing.serving(part.listeners["--listen"]))
+        await process.enter(tasks.running(report=tasks.every(REPORT_S, link.reporting())))
+        await pushing.until_ready()
+        await process.until_stopped()
 
 
 async def _run_front(part: WorkerSpec, means: PushContext, names: Sequence[str]) -> None:
-    stop, in_force, ending = Stop(), means.in_force, asyncio.Event()
-
-    def unready() -> list[str]:
-        return ["draining"] * ending.is_set() + tasks.unready() + link.reports.unready()
-
-    with contextlib.closing(FrontLink(part, names, means.node, in_force, stop, ending.set)) as link:
-        metrics = Metrics(link.exports)
-        watch_tasks(metrics)
-        if link.source is not None:
-            metrics.watch(link.source.metrics)
-        metrics.watch(lambda: comparable(in_force))
-        metrics.watch(lambda: _metrics_of(link.reports))
-        metrics.watch(lambda: [gauge("push_ready", "1 if /readyz says 200", not unready())])
-        async with tasks.running(**link.upkeep()), serving_metrics(unready, metrics, part.listeners.get("--metrics")):
-            await stop.asked.wait()
-            ending.set()
+    async with Process() as process:
+        link = await process.add(FrontLink(part, names, means.settings, means.in_force, process))
+        process.metrics.watch(lambda: comparable(means.in_force))
+        process.metrics.watch(lambda: _metrics_of(link.reports))
+        process.metrics.watch(lambda: [gauge("push_ready", "1 if /readyz says 200", not process.unready())])
+        await process.serve_metrics(part.listeners.get("--metrics"))
+        await process.until_stopped()
 
 
 def _metrics_of(reports: Reports) -> Iterator[Metric]:

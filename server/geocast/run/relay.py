@@ -5,9 +5,10 @@ SIGINT) the process waits for requests under way, for at most `drain_s`, and wri
 """
 
 import asyncio
+import contextlib
 import logging
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,49 +16,34 @@ from prometheus_client import Counter, Histogram
 from prometheus_client.core import Metric
 
 from .. import policy, tasks
+from ..alertlog import AlertLog
 from ..approvals.reviewers import NO_REVIEWERS, Reviewers, load_reviewers, refuse_misfits
 from ..approvals.verifier import ApprovalVerifier
-from ..clock import SystemClock
-from ..config import ONE_PROCESS_SCHEMES, Address, Settings
-from ..metrics import Metrics, counters, gauge
-from ..model.errors import ConfigError, text_of
+from ..config import FollowerSettings
+from ..metrics import counters, gauge
+from ..model.errors import text_of
 from ..policy import Policy
 from ..relay.relaying import PURGE_S, Relay
 from ..relay.targets import RelayTarget, load_targets
-from ..relay.told import Told, ToldStore
+from ..relay.told import StateAtStart, ToldStore
 from ..stream.log_reader import LogHealth
-from .node import Stop, opened_log
-from .process_metrics import serving_metrics, watch_tasks
-from .reload_mailbox import reloading
+from .backends import opened_log
+from .process import Process
 
 logger = logging.getLogger(__name__)
 
 _TOOK_S = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300, 3600)
 
 
-@dataclass(frozen=True, slots=True)
-class RelaySettings:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RelaySettings(FollowerSettings):
     """The settings of a relay: the options of `geocast relay`."""
 
     targets: Path
     state: Path
-    log: str
-    policy: Path | None
-    reviewers: Path | None
-    drain_s: float = 10.0
-
-    def as_node(self) -> Settings:
-        """Return settings for a node with the same log, which `opened_log` takes.
-
-        Raise ConfigError if the log belongs to one process.
-        """
-        if (scheme := self.log.partition(":")[0]) in ONE_PROCESS_SCHEMES:
-            raise ConfigError(f"--log {scheme}: is one node's own; give the log that the nodes have")
-        nowhere = Address("127.0.0.1", 0)
-        return Settings(stream=nowhere, api=nowhere, log=self.log, policy=self.policy, reviewers=self.reviewers)
 
 
-class RelayConfig:
+class RelayConfig(tasks.Part):
     """The files that a relay reads again at SIGHUP: targets, policy and reviewers (WH11)."""
 
     def __init__(self, settings: RelaySettings) -> None:
@@ -76,7 +62,7 @@ class RelayConfig:
         refuse_misfits(reviewers, parsed)
         return targets, parsed, reviewers
 
-    def reload(self) -> None:
+    async def reload(self) -> None:
         """Read all files again, and use all of them or none. Never raise an exception."""
         try:
             self.targets, in_force, reviewers = self._read()
@@ -95,60 +81,90 @@ class RelayConfig:
         yield from self.trust.metrics()
 
 
-async def run(settings: RelaySettings, metrics_listener: socket.socket | None) -> None:
-    """Run a relay until SIGTERM or SIGINT. Raise ConfigError if the settings can't be used."""
-    clock, stop, metrics, config = SystemClock(), Stop(), Metrics(), RelayConfig(settings)
-    store = ToldStore(settings.state)
-    told, gone = await store.start()
+class RelayPart(tasks.Part):
+    """The relay as a part of its process: it tells the targets of the configuration what the log says."""
+
+    def __init__(
+        self,
+        process: Process,
+        config: RelayConfig,
+        alert_log: AlertLog,
+        keeper: LogHealth,
+        store: ToldStore,
+        told: StateAtStart,
+    ) -> None:
+        registry = process.metrics.registry
+        text = "From the reading of an entry to when a target has taken its event"
+        took = Histogram("geocast_relay_seconds", text, buckets=_TOOK_S, registry=registry)
+        posts = Counter("geocast_relay_posts", "Requests to targets", ["target", "outcome"], registry=registry)
+        self._config, self._store, self._told = config, store, told
+        self._relay = Relay(
+            alert_log,
+            process.clock,
+            keeper,
+            self._store,
+            took.observe,
+            lambda target, outcome: posts.labels(target, outcome).inc(),
+        )
+
+    def named_tasks(self) -> Mapping[str, tasks.Work]:
+        """Return the tasks that read the log, and tell the targets."""
+        return {
+            "log_reader": self._relay.reader.read_for_ever,
+            "state": tasks.every(self._store.PROBE_S, self._store.probe),
+            "sweep": tasks.every(self._relay.sweep_s, self._relay.sweep),
+            "purge": tasks.every(PURGE_S, self._relay.purge),
+            "targets": self._adopt_for_ever,
+        }
+
+    async def _adopt_for_ever(self) -> None:
+        relay, config = self._relay, self._config
+        if not relay.has_started:
+            await relay.start(config.targets, *self._told)
+            logger.info("ready: %d targets", len(relay.lines))
+        await tasks.whenever(config.changed, lambda: relay.adopt(config.targets))()
+
+    def metrics(self) -> Iterator[Metric]:
+        """Return the metrics of the targets."""
+        return self._relay.metrics()
+
+    def unready(self) -> list[str]:
+        """Return the reasons why alerts may not reach the targets."""
+        reasons = [] if self._relay.has_started else ["starting: reading the log"]
+        reasons += [f"the state can't be written: {self._store.error}"] if self._store.error else []
+        return [*reasons, *self._relay.reader.unready()]
+
+    async def drain(self, deadline: float, hurry: asyncio.Event) -> None:
+        """Wait for the requests under way."""
+        lines = self._relay.lines.values()
+        logger.info("waiting for %d requests", sum(each.under_way for each in lines))
+        await tasks.first_of(deadline, asyncio.gather(*(line.finish() for line in lines)), hurry.wait())
+
+    async def stop(self) -> None:
+        """Give up the requests that are still under way."""
+        await asyncio.gather(*(line.close() for line in self._relay.lines.values()))
+
+
+@contextlib.asynccontextmanager
+async def _opened(store: ToldStore) -> AsyncIterator[StateAtStart]:
+    told = await store.start()
     try:
-        async with reloading(config, None), opened_log(settings.as_node(), config.trust, makes=False) as alert_log:
-            keeper = LogHealth(alert_log, clock)
-            watch_tasks(metrics)
-            metrics.watch(keeper.metrics)
-            relay = Relay(alert_log, clock, keeper, store, *_counted(metrics))
-            unready = _unready(relay, keeper)
-            metrics.watch(config.metrics)
-            metrics.watch(relay.metrics)
-            metrics.watch(lambda: [gauge("relay_ready", "1 if /readyz says 200", not unready())])
-            async with (
-                serving_metrics(unready, metrics, metrics_listener),
-                tasks.running(
-                    log_reader=relay.reader.read_for_ever,
-                    state=store.write_for_ever,
-                    sweep=tasks.every(relay.sweep_s, relay.sweep),
-                    purge=tasks.every(PURGE_S, relay.purge),
-                    targets=lambda: _adopt_for_ever(relay, config, told, gone),
-                ),
-            ):
-                await stop.asked.wait()
-                logger.info("stopping; waiting for %d requests", sum(each.under_way for each in relay.lines.values()))
-                await asyncio.gather(*(line.close(settings.drain_s) for line in relay.lines.values()))
+        yield told
     finally:
         await store.stop()
 
 
-async def _adopt_for_ever(
-    relay: Relay, config: RelayConfig, told: Mapping[str, dict[str, Told]], gone: Mapping[str, bytes]
-) -> None:
-    if not relay.has_started:
-        await relay.start(config.targets, told, gone)
-        logger.info("ready: %d targets", len(relay.lines))
-    await tasks.whenever(config.changed, lambda: relay.adopt(config.targets))()
-
-
-def _counted(metrics: Metrics) -> tuple[Callable[[float], None], Callable[[str, str], None]]:
-    """Return the functions that count requests to targets, and how long it took until a target has taken an event."""
-    text, registry = "From the reading of an entry to when a target has taken its event", metrics.registry
-    took = Histogram("geocast_relay_seconds", text, buckets=_TOOK_S, registry=registry)
-    posts = Counter("geocast_relay_posts", "Requests to targets", ["target", "outcome"], registry=registry)
-    return took.observe, lambda target, outcome: posts.labels(target, outcome).inc()
-
-
-def _unready(relay: Relay, keeper: LogHealth) -> Callable[[], list[str]]:
-    def unready() -> list[str]:
-        reasons = [] if relay.has_started else ["starting: reading the log"]
-        if relay.store.error is not None:
-            reasons.append(f"the state can't be written: {relay.store.error}")
-        return [*reasons, *keeper.unready(), *relay.reader.unready(), *tasks.unready()]
-
-    return unready
+async def run(settings: RelaySettings, metrics_listener: socket.socket | None) -> None:
+    """Run a relay until SIGTERM or SIGINT. Raise ConfigError if the settings can't be used."""
+    settings.check()
+    async with Process(settings.drain_s) as process:
+        config = await process.add(RelayConfig(settings))
+        await process.reload_by(config.reload)
+        store = ToldStore(settings.state)
+        told = await process.enter(_opened(store))
+        alert_log = await process.enter(opened_log(settings, config.trust, makes=False))
+        keeper = await process.add(LogHealth(alert_log, process.clock))
+        await process.add(RelayPart(process, config, alert_log, keeper, store, told))
+        process.metrics.watch(lambda: [gauge("relay_ready", "1 if /readyz says 200", not process.unready())])
+        await process.serve_metrics(metrics_listener)
+        await process.until_stopped()

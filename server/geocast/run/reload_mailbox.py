@@ -7,39 +7,8 @@ in case the datagram was lost. A process that is started later is forked with th
 """
 
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
-
-from .hangups import hangups
-from .key_source import KeySource
-
-
-class Reloadable(Protocol):
-    """A configuration that can be read again while the process runs."""
-
-    def reload(self) -> None:
-        """Read and apply everything again, or nothing. Never raise an exception."""
-        ...
-
-
-@contextlib.asynccontextmanager
-async def reloading(in_force: Reloadable, source: KeySource | None) -> AsyncIterator[None]:
-    """Reload the configuration at each SIGHUP while the block runs.
-
-    Also have `source` fetch the keys, if it is not None.
-
-    Several signals that arrive at once cause one reload. The caller must have blocked SIGHUP, so that a signal that
-    arrives before the block starts is not lost. After the block, the signal is ignored.
-    """
-
-    async def reload() -> None:
-        in_force.reload()
-        if source is not None:
-            source.fetch_now()
-
-    async with hangups(reload):
-        yield
 
 
 class ReloadMailbox:

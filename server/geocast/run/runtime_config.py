@@ -36,7 +36,7 @@ from ..auth.revocations import parse_revoked
 from ..auth.tokens import Key, TokenVerifier, parse_keys
 from ..calls.aeds import NO_AEDS, read_aeds
 from ..calls.encryption import NO_CALL_KEYS, NONCE_BYTES, CallKeys, parse_call_keys, refuse_unsealed
-from ..config import KeyUrl, Settings
+from ..config import FollowerSettings, KeyUrl
 from ..metrics import counters, gauge, gauges
 from ..model.errors import ConfigError, text_of
 from ..policy import Policy
@@ -94,7 +94,7 @@ class RuntimeConfig:
     A reload changes the contents of the objects `tokens` and `trust`, and replaces all other values.
     """
 
-    def __init__(self, settings: Settings, keys: bytes = b"", *, opens_calls: bool = True) -> None:
+    def __init__(self, settings: FollowerSettings, keys: bytes = b"", *, opens_calls: bool = True) -> None:
         """Read all files for the first time. Raise ConfigError if a file can't be read or used.
 
         `keys` is the key set (JWKS) to use if the option `--keys` is not given. If `opens_calls` is true, this process

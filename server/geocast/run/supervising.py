@@ -64,7 +64,7 @@ class WorkerSpec:
 # ---- the supervisor and its processes ----------------------------------------------------------------------------
 
 
-class Process:
+class Child:
     """A process that the supervisor keeps running: when it ends, another one is started in its place."""
 
     def __init__(self, part: WorkerSpec, work: Callable[[], None]) -> None:
@@ -104,7 +104,7 @@ class Process:
 class Supervisor:
     """Starts the other processes of a node, replaces those that die, and ends them all (Rules 6 and 7 of `workers`)."""
 
-    def __init__(self, processes: Sequence[Process], reloader: "Reloader") -> None:
+    def __init__(self, processes: Sequence[Child], reloader: "Reloader") -> None:
         self._processes = processes
         self._reloader = reloader
         self._stopping = False
@@ -121,7 +121,7 @@ class Supervisor:
                 self._stopping = True
                 return
 
-    def end(self, processes: Sequence[Process], within_s: float) -> None:
+    def end(self, processes: Sequence[Child], within_s: float) -> None:
         """Send these processes SIGTERM, and SIGKILL after `within_s` seconds; return when all have ended.
 
         If this process gets another SIGTERM or SIGINT meanwhile, send them SIGTERM again, which makes them hurry.
@@ -193,7 +193,7 @@ class Reloader:
             tell(self._folder, name, LOOK)
 
 
-def _send(processes: Sequence[Process], number: int) -> None:
+def _send(processes: Sequence[Child], number: int) -> None:
     for process in processes:
         process.send(number)
 
@@ -288,10 +288,10 @@ def keep_alive(
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, WAITED_FOR)
     with tempfile.TemporaryDirectory(prefix="geocast-") as folder:
-        processes: list[Process] = []
+        processes: list[Child] = []
         for (name, main), sockets in zip(mains.items(), listeners, strict=True):
             part = WorkerSpec(name, sockets, Path(folder), os.getpid(), files if processes else ())
-            processes.append(Process(part, lambda main=main, part=part: run(main(part))))  # type: ignore[misc]
+            processes.append(Child(part, lambda main=main, part=part: run(main(part))))  # type: ignore[misc]
         supervisor = Supervisor(processes, Reloader(Path(folder), list(mains), in_force))
         supervisor.run()
         tell(Path(folder), processes[0].part.name, b"")

@@ -30,45 +30,30 @@ Rule 8  The supervisor alone reads keys, revoked tokens, policy and publishers, 
         that receives a token with an unknown key asks the api process to fetch.
 """
 
-import contextlib
 import logging
-import socket
-from collections.abc import AsyncIterator, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from prometheus_client.core import Metric
 
 from .. import tasks
 from ..alertlog import AlertLog
-from ..api.routes_alerts import serving
-from ..clock import Clock, SystemClock
+from ..clock import Clock
 from ..config import Listeners, Settings
-from ..metrics import Metrics, by_server, counter, gauge
+from ..metrics import counter, gauge
 from ..model.alert import Entry, Untrusted
 from ..model.call import CallEntry
 from ..stream.live_alerts import LiveAlerts
-from ..stream.log_reader import PURGE_S, LogHealth, LogReader
-from ..stream.own_tests import OwnTests
-from ..stream.server import FLUSH_S, StreamServer
+from ..stream.log_reader import LogHealth, LogReader
+from ..stream.server import FLUSH_S
+from .backends import open_log, opened_log
 from .links import FrontLink, WorkerLink
-from .node import Stop, api_of, calls_of, log_ready, open_log, opened_log, serving_feed
-from .process_metrics import watch_tasks
+from .node import ApiPart, log_ready, serve_api, stream_of
+from .process import Process
 from .runtime_config import RuntimeConfig
 from .supervising import REPORT_S, Reports, Run, WorkerSpec, check, keep_alive
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class _Shared:
-    """The settings and configuration of all processes.
-
-    The supervisor reads them once, so that no two processes differ.
-    """
-
-    settings: Settings
-    in_force: RuntimeConfig
 
 
 def supervise(settings: Settings, in_force: RuntimeConfig, listeners: Listeners, run: Run) -> None:
@@ -76,14 +61,13 @@ def supervise(settings: Settings, in_force: RuntimeConfig, listeners: Listeners,
 
     Raise ConfigError, before any process is started, if the settings can't be used.
     """
-    shared = _Shared(settings, in_force)
     open_log(settings)  # imports the backend once, before the forks
     check("log", lambda: _look(settings), run)
     of_api = {"--api": listeners.api, "--metrics": listeners.metrics, "--feed": listeners.feed}
     given = {option: listener for option, listener in of_api.items() if listener is not None}
     sockets = [given, *({"--stream": stream} for stream in listeners.streams)]
-    mains = {"api": lambda part: _run_api(part, shared)} | dict.fromkeys(
-        _names(settings), lambda part: _run_stream(part, shared)
+    mains = {"api": lambda part: _run_api(part, settings, in_force)} | dict.fromkeys(
+        _names(settings), lambda part: _run_stream(part, settings, in_force)
     )
     keep_alive(mains, sockets, in_force, settings.drain_s, run)
 
@@ -100,152 +84,96 @@ def _names(settings: Settings) -> list[str]:
 # ---- a stream process --------------------------------------------------------------------------------------------
 
 
-async def _run_stream(part: WorkerSpec, shared: _Shared) -> None:
-    stop = Stop()
-    metrics = Metrics()
-    watch_tasks(metrics)
-    async with opened_log(shared.settings, shared.in_force.trust) as alert_log:
-        metrics.watch(shared.in_force.trust.metrics)
-        clock, in_force = SystemClock(), shared.in_force
+async def _run_stream(part: WorkerSpec, settings: Settings, in_force: RuntimeConfig) -> None:
+    async with Process(settings.drain_s) as process:
+        alert_log = await process.enter(opened_log(settings, in_force.trust))
 
         def others_appended() -> None:
-            delivery.expect()
+            stream.expect()
             alert_log.nudge()
 
         def appended(_entry: Entry | CallEntry) -> None:
-            delivery.keeper.worked("written")
+            stream.keeper.worked("written")
             alert_log.nudge()
-            for name in _names(shared.settings):
+            for name in _names(settings):
                 if name != part.name:
                     link.send(name, b"")
 
-        with contextlib.closing(WorkerLink(part, "api", shared.settings, in_force, stop, others_appended)) as link:
-            calls = calls_of(shared.settings, in_force, alert_log, clock, metrics, appended)
-            delivery = StreamServer(
-                shared.settings,
-                in_force.tokens,
-                clock,
-                alert_log,
-                metrics,
-                newer_keys=link.newer_keys,
-                calls=calls,
-                own_tests=OwnTests(lambda: in_force.policy),
-            )
-            in_force.watch(delivery.reloaded)
+        def state() -> Mapping[str, Any]:
+            return {"degraded": stream.degraded(), "reads": stream.reads()}
 
-            def state() -> dict[str, Any]:
-                reads = by_server(alert_log.metrics())
-                return {"unready": delivery.unready(), "degraded": delivery.degraded(), "reads": reads}
-
-            async with (
-                tasks.running(report=tasks.every(REPORT_S, link.reporting(metrics, state))),
-                delivery.serving(part.listeners["--stream"], stop.asked, stop.hurry),
-            ):
-                if not stop.asked.is_set():  # the signal may have come while the log was being read
-                    logger.info("process %s is ready", part.name)
-                    link.report(state(), metrics)
-                await stop.asked.wait()
+        link = await process.add(WorkerLink(part, "api", settings, in_force, process, others_appended))
+        stream = await process.add(stream_of(process, settings, in_force, alert_log, appended, link.newer_keys))
+        await process.enter(tasks.running(report=tasks.every(REPORT_S, link.reporting(state))))
+        await stream.listen(part.listeners["--stream"], process.stop.asked)
+        if not process.stop.asked.is_set():  # the signal may have come while the log was being read
+            logger.info("process %s is ready", part.name)
+            link.report(with_metrics=True)
+        await process.until_stopped()
 
 
 # ---- the api process ---------------------------------------------------------------------------------------------
 
 
-async def _run_api(part: WorkerSpec, shared: _Shared) -> None:
-    stop = Stop()
-    async with opened_log(shared.settings, shared.in_force.trust) as alert_log:
-        with contextlib.closing(_ApiProcess(part, shared, alert_log, stop)) as process:
-            async with process.running(part.listeners):
-                process.note_ready()
-                await stop.asked.wait()
-                process.api.drain.begin()
+async def _run_api(part: WorkerSpec, settings: Settings, in_force: RuntimeConfig) -> None:
+    is_serving = was_ready = False
 
+    def reported() -> None:
+        nonlocal was_ready
+        if is_serving and not was_ready and not process.unready():
+            was_ready = True
+            log_ready(settings)
 
-class _ApiProcess:
-    """The API process of a node, whose sessions are in the stream processes."""
+    def ending() -> None:
+        api.context.drain.begin()
 
-    def __init__(self, part: WorkerSpec, shared: _Shared, alert_log: AlertLog, stop: Stop) -> None:
-        clock, in_force = SystemClock(), shared.in_force
-        self._settings, self._in_force = shared.settings, in_force
-        self._keeper = LogHealth(alert_log, clock)
-        self._is_serving = self._was_ready = False
-        names = _names(shared.settings)
-        self._link = FrontLink(part, names, shared.settings, in_force, stop, self._end, self._reported)
-        reports, source = self._link.reports, self._link.source
-        metrics = Metrics(self._link.exports)
-        watch_tasks(metrics)
-        metrics.watch(alert_log.metrics)
-        metrics.watch(self._keeper.metrics)
-        metrics.watch(lambda: _metrics_of(reports))
-        asked = (self._appended, self._unready, shared.settings.share, reports.degraded, reports.reads)
-        self.api = api_of(in_force, alert_log, clock, metrics, *asked)
-        if source is not None:
-            self.api.newer_keys = source.newer
-            metrics.watch(source.metrics)
+    def appended(_entry: Entry | CallEntry) -> None:
+        keeper.worked("written")
+        link.send_to_all(b"")
 
-    def close(self) -> None:
-        """Close the channel to the other processes."""
-        self._link.close()
-
-    def note_ready(self) -> None:
-        """Log that the node is ready as soon as it is, once. Call this when the API is being served."""
-        self._is_serving = True
-        self._reported()
-
-    def _reported(self) -> None:
-        if self._is_serving and not self._was_ready and not self._unready():
-            self._was_ready = True
-            log_ready(self._settings)
-
-    def _end(self) -> None:
-        self.api.drain.begin()
-
-    @contextlib.asynccontextmanager
-    async def running(self, listeners: Mapping[str, socket.socket]) -> AsyncIterator[None]:
-        """Serve the API, the metrics and the public feed on these sockets while the block runs."""
-        api = self.api
-        upkeep = tasks.running(
-            log_watch=tasks.every(FLUSH_S, lambda: self._keeper.store({})),
-            purge=tasks.every(PURGE_S, self._keeper.purge),
-            **self._link.upkeep(),
-            **self._following(),
+    async with Process() as process:
+        alert_log = await process.enter(opened_log(settings, in_force.trust))
+        process.metrics.watch(alert_log.metrics)
+        process.metrics.watch(in_force.trust.metrics)
+        keeper = await process.add(LogHealth(alert_log, process.clock))
+        link = await process.add(FrontLink(part, _names(settings), settings, in_force, process, ending, reported))
+        process.metrics.watch(lambda: _metrics_of(link.reports))
+        newer_keys = None if link.source is None else link.source.newer
+        api = await process.add(ApiPart(process, settings, in_force, alert_log, appended, link.reports, newer_keys))
+        await process.enter(tasks.running(log_watch=tasks.every(FLUSH_S, lambda: keeper.store({}))))
+        if settings.reviewers is not None:
+            await process.add(_Following(alert_log, process.clock, keeper))
+        listeners = Listeners(
+            (), part.listeners["--api"], part.listeners.get("--metrics"), part.listeners.get("--feed")
         )
-        public = serving_feed(
-            self._settings, self._in_force, listeners.get("--feed"), api.alert_log, api.clock, self._keeper, api.metrics
-        )
-        async with upkeep, serving(api, listeners["--api"], listeners.get("--metrics")), public:
-            yield
-
-    def _appended(self, _entry: Entry | CallEntry) -> None:
-        self._keeper.worked("written")
-        self._link.send_to_all(b"")
-
-    def _unready(self) -> list[str]:
-        draining = ["draining"] if self.api.drain.begun else []
-        return draining + self._keeper.unready() + tasks.unready() + self._link.reports.unready()
-
-    def _following(self) -> dict[str, tasks.Work]:
-        """Return tasks that follow the log, so that the verifier knows the same live alerts as the stream processes.
-
-        Example: an alert with one approval is live when a reload makes two approvals mandatory. The stream processes
-        keep the alert, and the API process must accept it too, so that it can be cancelled (HD7).
-        """
-        if self._settings.reviewers is None:
-            return {}
-        live, clock = LiveAlerts(1), self.api.clock
-
-        def apply(entry: Entry | Untrusted) -> None:
-            if (alert := live.apply(entry, clock.now())) is not None:
-                alert.pack()
-
-        reader = LogReader(self.api.alert_log, clock, live, apply, self._keeper)
-        return {
-            "log_reader": reader.read_for_ever,
-            "sweep": tasks.every(lambda: 0 if live.behind else REPORT_S, lambda: _expire(live, clock)),
-        }
+        await serve_api(process, api, listeners, settings, in_force, keeper)
+        is_serving = True
+        reported()
+        await process.until_stopped()
 
 
-def _expire(live: LiveAlerts, clock: Clock) -> None:
-    live.expire(clock.now())
+class _Following(tasks.Part):
+    """Follows the log, so that the verifier knows the same live alerts as the stream processes.
+
+    Example: an alert with one approval is live when a reload makes two approvals mandatory. The stream processes keep
+    the alert, and the API process must accept it too, so that it can be cancelled (HD7).
+    """
+
+    def __init__(self, alert_log: AlertLog, clock: Clock, keeper: LogHealth) -> None:
+        self._live, self._clock = LiveAlerts(1), clock
+        self._reader = LogReader(alert_log, clock, self._live, self._apply, keeper)
+
+    def _apply(self, entry: Entry | Untrusted) -> None:
+        if (alert := self._live.apply(entry, self._clock.now())) is not None:
+            alert.pack()
+
+    def _expire(self) -> None:
+        self._live.expire(self._clock.now())
+
+    def named_tasks(self) -> dict[str, tasks.Work]:
+        """Return the tasks that follow the log."""
+        pause = tasks.every(lambda: 0 if self._live.behind else REPORT_S, self._expire)
+        return {"log_reader": self._reader.read_for_ever, "sweep": pause}
 
 
 def _metrics_of(reports: Reports) -> Iterator[Metric]:

@@ -52,7 +52,7 @@ Followed = Entry | CallEntry | Untrusted
 _ChainAndHistory = tuple[Sequence[Followed], Sequence[Entry | OtherKind]]  # (entries, history to verify them)
 
 
-class LogHealth:
+class LogHealth(tasks.Part):
     """Tracks whether the alert log can be used, and if not, why.
 
     All readers and writers of the log in a process share it.

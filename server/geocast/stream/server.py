@@ -17,12 +17,11 @@ A second signal, or the end of `drain_s`, cuts steps 2 to 4 short.
 """
 
 import asyncio
-import contextlib
 import gc
 import logging
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
 from prometheus_client.core import Metric
 
@@ -33,7 +32,7 @@ from ..auth.tokens import TokenVerifier
 from ..calls.worker import CallWorker
 from ..clock import Clock, StepWatch
 from ..config import Settings
-from ..metrics import Metrics, counter, counters, gauge
+from ..metrics import Metrics, by_server, counter, counters, gauge
 from ..model import close_codes
 from ..model.alert import Cancel, Entry, Revision, Untrusted
 from ..model.call import CallEntry
@@ -71,7 +70,8 @@ FREEZE_EVERY = 500  # number of arrivals (connections, entries) between two free
 THAW_S = 3600.0  # time between collections of all objects, which take 22 ms for 15,000 sessions
 
 
-MakeErrands = Callable[[int, Callable[[Mapping[str, Counts]], Awaitable[bool]]], CallWorker]
+StoreCounts = Callable[[Mapping[str, Counts]], Awaitable[bool]]
+MakeErrands = Callable[[int, StoreCounts], CallWorker]
 
 
 class Pump:
@@ -207,7 +207,7 @@ def _collect_and_freeze() -> None:
     gc.freeze()
 
 
-class StreamServer:
+class StreamServer(tasks.Part):
     """Runs the stream side of a process: its hub, its connections and its reader of the log.
 
     The module's docstring describes how it starts and ends.
@@ -225,7 +225,7 @@ class StreamServer:
         calls: MakeErrands | None = None,
         own_tests: OwnTestMaker | None = None,
     ) -> None:
-        """Create the stream side of the process; `serving` starts it.
+        """Create the stream side of the process; `listen` lets subscribers in.
 
         The function `asked` returns whether the API listener in this process is handling requests. `calls` is a
         function that creates the worker for calls for help; its arguments are the maximum number of sessions, and a
@@ -262,32 +262,30 @@ class StreamServer:
         self._reader = LogReader(alert_log, clock, self._hub.live, self._apply, self.keeper, self._apply_call)
         self._steps = StepWatch(clock.now())
         self._collector = GcFreezer(clock)
-        metrics.watch(self._read_metrics)
-        metrics.watch(self.keeper.metrics)
+        self._servers: Sequence[asyncio.Server] = ()
         if self._errands is not None:
             self._errands.wake = self._pump.wake
-            metrics.watch(self._errands.metrics)
 
-    @contextlib.asynccontextmanager
-    async def serving(self, listener: socket.socket, stop: asyncio.Event, hurry: asyncio.Event) -> AsyncIterator[None]:
-        """Serve on the socket `listener` while the block runs, then drain (end all sessions within `drain_s` seconds).
-
-        The block starts when the log has been read and connections are accepted, or when `stop` is set earlier. Setting
-        `hurry` cuts the drain short.
-        """
+    def named_tasks(self) -> Mapping[str, tasks.Work]:
+        """Return the tasks that read the log and send alerts."""
         more = {} if self._errands is None else {"calls": self._errands.run}
-        async with tasks.running(
-            log_reader=self._reader.read_for_ever,
-            tick=self._tick,
-            counts=tasks.every(FLUSH_S, self._store_counts),
-            recheck=tasks.whenever(self._reloaded, self._recheck_all),
+        return {
+            "log_reader": self._reader.read_for_ever,
+            "tick": self._tick,
+            "counts": tasks.every(FLUSH_S, self._store_counts),
+            "recheck": tasks.whenever(self._reloaded, self._recheck_all),
             **more,
-        ):
-            await _first_of(float("inf"), self._reader.caught_up, stop)
-            self._collector.start()  # all live alerts of the start exist now, so they are frozen with the rest
-            servers = await self._stream.listen(listener) if self._reader.caught_up.is_set() else []
-            yield
-            await self._drain(servers, hurry)
+        }
+
+    async def listen(self, listener: socket.socket, stop: asyncio.Event) -> None:
+        """Accept connections on the socket `listener` from when the log has been read, unless `stop` is set earlier."""
+        await tasks.first_of(float("inf"), self._reader.caught_up.wait(), stop.wait())
+        self._collector.start()  # all live alerts of the start exist now, so they are frozen with the rest
+        if self._reader.caught_up.is_set():
+            self._servers = await self._stream.listen(listener)
+
+    async def stop(self) -> None:
+        """Store the delivery counts."""
         await self._store_counts()
         if self._sender is not None:
             self._sender.close()
@@ -303,16 +301,19 @@ class StreamServer:
 
     def unready(self) -> list[str]:
         """Return the reasons why the stream side is not ready, for `/readyz`; an empty list if it is ready."""
-        reasons = ["draining"] if self._stream.draining else []
-        reasons += [] if self._reader.caught_up.is_set() else ["starting: reading the log"]
+        reasons = [] if self._reader.caught_up.is_set() else ["starting: reading the log"]
         reasons += [f"sending fails: {self._hub.failing} alerts"] * bool(self._hub.failing)
         is_stuck = self._hub.oldest_flight(self._clock.now()) > STUCK_S
         reasons += [f"sending is stuck: an alert has been on its way for more than {STUCK_S:g} s"] * is_stuck
-        return [*reasons, *self.keeper.unready(), *self._reader.unready(), *tasks.unready()]
+        return [*reasons, *self.keeper.unready(), *self._reader.unready()]
 
     def degraded(self) -> int:
         """Return how many calls for help have entries that this process has no key to decrypt (HD8)."""
         return 0 if self._errands is None else self._errands.degraded()
+
+    def reads(self) -> dict[str, float]:
+        """Return the servers from which this process reads the log, with the lag of each in seconds (RG4)."""
+        return by_server(self._log.metrics())
 
     # ---- entries of the log, and delivery counts -----------------------------------------------------------------
 
@@ -412,7 +413,11 @@ class StreamServer:
         self._metrics.fan_out.observe(now.monotonic - flight.delivered.monotonic)
         self._metrics.publish_to_last_write.observe(max(0, now.wall_ms - accepted_ms) / 1000)
 
-    def _read_metrics(self) -> Iterator[Metric]:
+    def metrics(self) -> Iterator[Metric]:
+        """Yield the metrics of the stream side for Prometheus."""
+        yield from self.keeper.metrics()
+        if self._errands is not None:
+            yield from self._errands.metrics()
         hub, stream = self._hub, self._stream
         now = self._clock.now()
         oldest_s, suspended = hub.oldest_flight(now), hub.live.suspended(now)
@@ -439,25 +444,24 @@ class StreamServer:
 
     # ---- draining ------------------------------------------------------------------------------------------------
 
-    async def _drain(self, servers: Sequence[asyncio.Server], hurry: asyncio.Event) -> None:
-        """End all connections within `drain_s` seconds, in the steps that the module's docstring lists."""
-        logger.info("stopping; closing %d sessions", len(self._hub))
-        deadline = time.monotonic() + self._settings.drain_s
+    async def drain(self, deadline: float, hurry: asyncio.Event) -> None:
+        """End all connections, in the steps that the module's docstring lists."""
+        logger.info("closing %d sessions", len(self._hub))
         self._stream.draining = True
-        await _first_of(deadline, self._pump.idle, hurry)
+        await tasks.first_of(deadline, self._pump.idle.wait(), hurry.wait())
         peers = self._hub.peers()
         # The close frames are sent in the first half of the remaining time; the last clients have the other half to
         # close.
         pause = max(0.0, deadline - time.monotonic()) / 2 / max(1, len(peers) // DRAIN_BATCH)
         for start in range(0, len(peers), DRAIN_BATCH):
             if start:
-                await _first_of(time.monotonic() + pause, hurry)
+                await tasks.first_of(time.monotonic() + pause, hurry.wait())
             for peer in peers[start : start + DRAIN_BATCH]:
                 peer.close(close_codes.DRAINING)
-        for server in servers:
+        for server in self._servers:
             server.close()
         while self._stream.connections and time.monotonic() < deadline and not hurry.is_set():
-            await _first_of(time.monotonic() + TICK_S, hurry)
+            await tasks.first_of(time.monotonic() + TICK_S, hurry.wait())
         self._stream.abort_all()
 
 
@@ -467,15 +471,6 @@ def _recheck(connection: Connection) -> None:
     except Exception as error:
         logger.error("checking a session's token failed, so its connection was dropped: %s", trace(error))
         connection.abort()  # its token may be revoked, so the session must not go on
-
-
-async def _first_of(deadline: float, *events: asyncio.Event) -> None:
-    """Wait until one of the events is set, or until the monotonic clock reaches `deadline` (in seconds)."""
-    waits = [asyncio.ensure_future(event.wait()) for event in events]
-    within_s = None if deadline == float("inf") else max(0.0, deadline - time.monotonic())
-    await asyncio.wait(waits, timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
-    for wait in waits:
-        wait.cancel()
 
 
 def _labels(values: Mapping[int, int]) -> list[tuple[str, float]]:

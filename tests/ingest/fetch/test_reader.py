@@ -56,9 +56,9 @@ class Bench:
         self.metrics = Metrics()
         self.outcomes = FetchOutcomes(self.clock, self.metrics)
         self.state = FetchState(folder / "fetch.db")
-        self.state.open()
 
     async def __aenter__(self):
+        await self.state.start()
         self.client = FeedClient(self.feed, HostQueues(), self.clock)
         self.reader = FeedReader(self.feed, self.client, self.node, self.state, self.outcomes, self.clock)
         return self
@@ -70,7 +70,7 @@ class Bench:
 
     async def __aexit__(self, *_):
         await self.client.close()
-        self.state.close()
+        await self.state.stop()
 
     def lists(self, *entries):
         """Change the feed."""
@@ -368,7 +368,7 @@ async def test_forty_feeds_of_one_host_are_read_again_and_again_while_four_of_it
     hanging = [f"/hang{n}" for n in range(4)]
     server.pages |= dict.fromkeys(hanging, HANG)
     queues, node, state = HostQueues(), ScriptedNode(), FetchState(tmp_path / "fetch.db")
-    state.open()
+    await state.start()
     feeds = [
         WatchedFeed(path[1:], server.url(path), frozenset({server.host}), allow_http=True, allow_private=True)
         for path in (*hanging, *(f"/feed{n}" for n in range(36)))
@@ -393,7 +393,7 @@ async def test_forty_feeds_of_one_host_are_read_again_and_again_while_four_of_it
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, *(client.close() for client in clients), return_exceptions=True)
-    state.close()
+    await state.stop()
     assert sum(path in hanging for path in server.paths()) <= 1
     assert server.most_at_once <= 4 + 4  # the server does not notice that a client of a URL that hangs has gone
 

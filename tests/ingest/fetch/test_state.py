@@ -7,6 +7,7 @@ import threading
 import pytest
 from support.fakes import NOON_MS
 
+from geocast import failpoints, tasks
 from geocast.ingest.fetch import state as state_module
 from geocast.ingest.fetch.documents import ListedEntry
 from geocast.ingest.fetch.state import KEPT_MS, FetchState, Validators
@@ -32,12 +33,12 @@ class Opened:
     def __init__(self, path):
         self.state = FetchState(path)
 
-    def __enter__(self):
-        self.state.open()
+    async def __aenter__(self):
+        await self.state.start()
         return self.state
 
-    def __exit__(self, *_):
-        self.state.close()
+    async def __aexit__(self, *_):
+        await self.state.stop()
 
 
 def names(state, feed="met"):
@@ -45,21 +46,16 @@ def names(state, feed="met"):
     return [each.digest.decode() for each in state.waiting(feed)]
 
 
-def save(state):
-    """Write the state to its file."""
-    asyncio.run(state.save())
-
-
-def test_entries_and_validators_are_known_after_a_restart(path):
+async def test_entries_and_validators_are_known_after_a_restart(path):
     """An entry waits until its outcome is stored (rule FE4)."""
-    with Opened(path) as state:
+    async with Opened(path) as state:
         listed = [entry("a", b"<alert/>"), entry("b"), entry("c", link="")]
         assert state.take_listing("met", listed, SEEN, NOON_MS, NOON_MS) == 3
         done = state.waiting("met")[1]
         done.outcome = "published"
         state.change(done)
-        save(state)
-    with Opened(path) as state:
+        await state.flush()
+    async with Opened(path) as state:
         [waits] = state.waiting("met")
         assert (waits.digest, waits.message, waits.listed_ms) == (b"a", b"<alert/>", 0)
         assert state.validators("met") == SEEN
@@ -72,42 +68,45 @@ def test_conditions_are_only_for_the_same_url():
     assert SEEN.conditions("https://met.example/other") == Validators().conditions("") == []
 
 
-def test_entries_that_wait_are_in_the_order_of_their_time(path):
+async def test_entries_that_wait_are_in_the_order_of_their_time(path):
     """The oldest is fetched first (rule FE5)."""
-    with Opened(path) as state:
+    async with Opened(path) as state:
         state.take_listing("met", [entry("new", updated_ms=3), entry("old", updated_ms=1)], SEEN, NOON_MS, NOON_MS)
         assert names(state) == ["old", "new"]
 
 
-def test_entry_is_forgotten_seven_days_after_it_left_its_feed(path):
+async def test_entry_is_forgotten_seven_days_after_it_left_its_feed(path):
     """It may come back before that (rule FE4)."""
-    with Opened(path) as state:
+    async with Opened(path) as state:
         state.take_listing("met", [entry("a", link="")], SEEN, NOON_MS, NOON_MS)
         state.take_listing("met", [], SEEN, NOON_MS, NOON_MS)
         assert state.take_listing("met", [entry("a", link="")], SEEN, NOON_MS + KEPT_MS, NOON_MS + KEPT_MS) == 0
         state.take_listing("met", [], SEEN, NOON_MS + KEPT_MS, NOON_MS + KEPT_MS)
-        save(state)
+        await state.flush()
         state.take_listing("met", [], SEEN, NOON_MS + 2 * KEPT_MS + 1, NOON_MS + 2 * KEPT_MS + 1)
-        save(state)
-    with Opened(path) as state:
+        await state.flush()
+    async with Opened(path) as state:
         assert (
             state.take_listing("met", [entry("a", link="")], SEEN, NOON_MS + 2 * KEPT_MS + 2, NOON_MS + 2 * KEPT_MS + 2)
             == 1
         )
 
 
-def test_row_that_can_not_be_written_leaves_no_transaction_open_and_loses_no_other(path):
+async def test_row_that_can_not_be_written_leaves_no_transaction_open_and_loses_no_other(path):
     """What has failed is undone, whatever the reason was (rule FE4)."""
-    with Opened(path) as state:
+    tasks.watch_loop()
+    async with Opened(path) as state:
         state.take_listing("met", [entry("a", b"<alert/>"), entry("b")], SEEN, NOON_MS, NOON_MS)
         odd = state.waiting("met")[0]
         odd.listed_ms = 1 << 70
-        with pytest.raises(OverflowError):
-            save(state)
-        assert not state._db.in_transaction
+        state.change(odd)
+        await state.flush()
+        assert state.error == "unexpected error"
         odd.listed_ms = 0
-        save(state)
-    with Opened(path) as state:
+        state.change(odd)
+        await state.flush()
+        assert state.error is None
+    async with Opened(path) as state:
         assert names(state) == ["a", "b"]
 
 
@@ -120,92 +119,95 @@ async def test_cancelled_writing_is_finished_before_another_begins(path, monkeyp
         loop.call_soon_threadsafe(entered.set)
         going.wait()
 
-    monkeypatch.setattr(state_module.failpoints, "hit", wait)
-    with Opened(path) as state:
+    monkeypatch.setattr(failpoints, "hit", wait)
+    async with Opened(path) as state:
         state.take_listing("met", [entry("a", b"<alert/>")], SEEN, NOON_MS, NOON_MS)
-        first = asyncio.create_task(state.save())
+        first = asyncio.create_task(state.written())
         await entered.wait()
         first.cancel()
         state.take_listing("wmo", [entry("b", b"<alert/>")], SEEN, NOON_MS, NOON_MS)
-        second = asyncio.create_task(state.save())
+        second = asyncio.create_task(state.written())
         going.set()
         await asyncio.gather(first, second, return_exceptions=True)
         assert state.error is None
-    with Opened(path) as state:
+    async with Opened(path) as state:
         assert names(state) + names(state, "wmo") == ["a", "b"]
 
 
-def test_changes_are_kept_until_the_file_can_be_written(path):
+async def test_changes_are_kept_until_the_file_can_be_written(path):
     """A full disk stops nothing, and nothing of it is lost (rule FE4)."""
-    with Opened(path) as state:
-        [pages] = state._db.execute("PRAGMA page_count").fetchone()
-        state._db.execute(f"PRAGMA max_page_count = {pages}")
+    async with Opened(path) as state:
+        [pages] = await state._db.do(lambda db: db.execute("PRAGMA page_count").fetchone())
+        await state._db.do(lambda db: db.execute(f"PRAGMA max_page_count = {pages}"))
         state.take_listing("met", [entry("a", bytes(100_000)), entry("b")], SEEN, NOON_MS, NOON_MS)
-        save(state)
+        await state.flush()
         assert state.error == "SQLITE_FULL"
         assert names(state) == ["a", "b"]
         done = state.waiting("met")[0]
         done.outcome = "published"
         state.change(done)
-        state._db.execute("PRAGMA max_page_count = 1000")
-        save(state)
+        await state._db.do(lambda db: db.execute("PRAGMA max_page_count = 1000"))
+        await state.flush()
         assert state.error is None
-    with Opened(path) as state:
+    async with Opened(path) as state:
         assert names(state) == ["b"]
         assert state.validators("met") == SEEN
 
 
-def test_new_configuration_makes_entries_wait_again_that_the_old_one_refused(path):
+async def test_new_configuration_makes_entries_wait_again_that_the_old_one_refused(path):
     """Their feed is read whole the next time (rules FE1, FE4)."""
-    with Opened(path) as state:
+    async with Opened(path) as state:
         for feed in ("met", "gone"):
             state.take_listing(feed, [entry("a"), entry("b")], SEEN, NOON_MS, NOON_MS)
         refused, other = state.waiting("met")
         refused.outcome, other.outcome = "sender-not-allowed", "no-area"
-        save(state)
+        state.change(refused)
+        state.change(other)
+        await state.flush()
         state.configure({"met"}, NOON_MS)
         assert state.validators("met") == Validators()
         assert state.take_listing("met", [entry("a"), entry("b")], SEEN, NOON_MS, NOON_MS) == 1
         assert all(each.left_ms == NOON_MS for each in state.waiting("gone"))
-        save(state)
-    with Opened(path) as state:
+        await state.flush()
+    async with Opened(path) as state:
         assert names(state) == ["a"]
 
 
-def test_state_is_for_one_process(path):
+async def test_state_is_for_one_process(path):
     """Two processes need two files (rule FE7)."""
-    with Opened(path), pytest.raises(ConfigError, match="another process has it"), Opened(path):
-        pass
+    async with Opened(path):
+        with pytest.raises(ConfigError, match="another process has it"):
+            await FetchState(path).start()
 
 
 @pytest.mark.parametrize("version", [0, 2])
-def test_file_of_another_program_or_a_later_version_is_refused(path, version):
+async def test_file_of_another_program_or_a_later_version_is_refused(path, version):
     """The file is left as it is."""
     if version:
-        with Opened(path):
+        async with Opened(path):
             pass
     db = sqlite3.connect(path)
     db.executescript(f"CREATE TABLE other (x); PRAGMA user_version = {version}")
     db.close()
-    with pytest.raises(ConfigError, match="later version" if version else "another program"), Opened(path):
-        pass
+    with pytest.raises(ConfigError, match="later version" if version else "another program"):
+        await FetchState(path).start()
 
 
-def test_state_in_a_missing_folder_is_refused(tmp_path):
+async def test_state_in_a_missing_folder_is_refused(tmp_path):
     """The error names the option (rule FE1)."""
-    with pytest.raises(ConfigError, match=r"^--state .*: No such file or directory$"), Opened(tmp_path / "no" / "db"):
-        pass
+    with pytest.raises(ConfigError, match=r"^--state .*: No such file or directory$"):
+        await FetchState(tmp_path / "no" / "db").start()
 
 
-def test_feed_that_floods_is_limited_in_entries_and_in_waiting_bytes(path, monkeypatch):
+async def test_feed_that_floods_is_limited_in_entries_and_in_waiting_bytes(path, monkeypatch):
     """The entries that left first are forgotten or given up first (rule FE4)."""
     monkeypatch.setattr(state_module, "MAX_TRACKED", 3)
     monkeypatch.setattr(state_module, "MAX_WAITING_BYTES", 20)
-    with Opened(path) as state:
+    async with Opened(path) as state:
         for number in range(5):
             state.take_listing("met", [entry(str(number), bytes(8))], SEEN, NOON_MS + number, NOON_MS + number)
         assert names(state) == ["2", "3", "4"]
         assert [each.digest for each in state.surplus("met")] == [b"2"]
-        save(state)
-    with Opened(path) as state:
+        await state.flush()
+    async with Opened(path) as state:
         assert names(state) == ["2", "3", "4"]

@@ -138,7 +138,7 @@ async def test_store_whose_disk_hangs_is_unavailable_until_the_disk_works(tmp_pa
     monkeypatch.setattr("geocast.push.devicestore.sqlite.ANSWER_S", 0.01)
     store, works = SqliteDevices(tmp_path / "devices.db"), threading.Event()
     await store.start()
-    hanging = store._thread.submit(works.wait)
+    hanging = store._db._thread.submit(works.wait)
     with pytest.raises(StoreUnavailable, match="the disk does not answer"):
         await store.put(device("a"), None)
     works.set()

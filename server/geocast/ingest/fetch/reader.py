@@ -145,7 +145,7 @@ class FeedReader:
                 self.health.changed_at = self._now()
                 self._posting.now()
                 logger.info("feed %s: %d new of %d entries", name, new, len(listed))
-        await self._state.save()
+        await self._state.written()
         failpoints.hit("fetch-listed")
         return True
 
@@ -218,7 +218,7 @@ class FeedReader:
                 in_order = len(postable) >= WINDOW or all(is_slow for (_, is_slow), _ in fetching.values())
                 if postable and (in_order or loop.time() >= post_at):
                     await self._post_in_order(postable)
-                    await self._state.save()
+                    await self._state.written()
                     ready = [each for each in ready if not each.outcome]
                     post_at = loop.time() + ORDER_S
                     continue

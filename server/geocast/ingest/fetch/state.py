@@ -9,29 +9,26 @@ messages whose outcome is missing in the file are posted again, and the node ans
          entries that they are about. An entry is forgotten KEPT_MS after it left its feed.
 """
 
-import asyncio
 import errno
 import sqlite3
+import sys
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import astuple, dataclass, field, fields
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from ... import failpoints
-from ...model.errors import ConfigError
-from ...sqlite_files import committing, describe, locked, opening
+from ...model.errors import ConfigError, StoreUnavailable
+from ...storage.sqlite import Database, FileKind, describe
+from ...storage.write_behind import WriteBehind
 from .documents import ListedEntry
 
-APPLICATION_ID = 0x67636665  # "gcfe"
-VERSION = 1
 KEPT_MS = 7 * 24 * 3600 * 1000
 BY_CONFIGURATION = ("host-not-allowed", "sender-not-allowed")  # refusals that another configuration may turn around
 MAX_TRACKED = 50_000  # the most entries of one feed that are kept; the first that left are forgotten earlier
 MAX_WAITING_BYTES = 64 * 1024 * 1024  # of the messages of one feed that wait for the node
-_BUSY_S = 2.0
 
-_SCHEMA = f"""
+_SCHEMA = """
 CREATE TABLE IF NOT EXISTS entry (
     feed       TEXT    NOT NULL,
     digest     BLOB    NOT NULL,
@@ -52,9 +49,8 @@ CREATE TABLE IF NOT EXISTS feed (
     etag          TEXT NOT NULL,
     last_modified TEXT NOT NULL
 ) STRICT;
-PRAGMA application_id = {APPLICATION_ID};
-PRAGMA user_version = {VERSION};
 """
+_KIND = FileKind("fetch", "--state", 0x67636665, 1, _SCHEMA)  # "gcfe"
 
 
 @dataclass(slots=True)
@@ -92,57 +88,49 @@ class Validators:
         return [each for each in known if each[1] and url == self.url]
 
 
-class FetchState:
-    """The entries of all feeds. `error` says why the file could not be written the last time, or is None."""
+_PUT = f"INSERT OR REPLACE INTO entry VALUES ({', '.join('?' * len(fields(TrackedEntry)))})"  # noqa: S608
+
+
+class FetchState(WriteBehind[tuple[str, bytes], tuple[str, tuple[Any, ...]]]):
+    """The entries of all feeds. A note is a statement with its values, about a feed and the digest of an entry.
+
+    If the file can't be written, `error` says why, and what memory says counts until it can be.
+    """
+
+    AT_ONCE = sys.maxsize  # so that the validators of a feed are never without its entries
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        super().__init__("--state")
         self._entries: dict[str, dict[bytes, TrackedEntry]] = {}
         self._validators: dict[str, Validators] = {}
-        self._changed: dict[tuple[str, bytes], TrackedEntry] = {}
-        self._changed_feeds: set[str] = set()
-        self._gone: set[tuple[str, bytes]] = set()
-        self._writing = asyncio.Lock()
-        self._file: IO[bytes] | None = None
-        self._db: sqlite3.Connection | None = None
-        self.error: str | None = None
+        self._db = Database(path, _KIND)
         self.ahead = Counter[str]()  # by feed: bytes of the messages that its reader has fetched and not posted yet
 
-    def open(self) -> None:
+    async def start(self) -> None:
         """Open or create the file, and read it.
 
-        If the disk is full or fails, `error` says so, and `save` tries again; until then the messages of all entries
-        are posted again. Raise ConfigError if the file can't be used, or if another process uses it.
+        If the disk is full or fails, `error` says so, and it is tried again with each write; until then the messages
+        of all entries are posted again. Raise ConfigError if the file can't be used, or if another process uses it.
         """
         try:
-            self._file = locked(self._path, "--state")
-            self._connect()
-        except (OSError, sqlite3.Error) as error:
-            if not _is_of_the_disk(error):
-                self.close()
-                raise ConfigError(f"--state {self._path}: {describe(error)}") from None
-            self.error = describe(error)
-        except ConfigError:
-            self.close()
-            raise
+            await self._open()
+        except ConfigError as error:
+            cause = error.__cause__
+            if cause is None or not _is_of_the_disk(cause):
+                raise
+            self.failed(describe(cause))
 
-    def close(self) -> None:
-        """Close the file, and let others use it."""
-        if self._db is not None:
-            self._db.close()
-        if self._file is not None:
-            self._file.close()
+    async def stop(self) -> None:
+        """Try once more to write what was noted, then close the file."""
+        await self.finish()
+        await self._db.close()
 
-    def _connect(self) -> None:
-        """Open the database, and add to memory what is not known there."""
-        advice = "; geocast fetch needs one of its own"
-        with opening(self._path, APPLICATION_ID, VERSION, _SCHEMA, "--state", advice=advice, busy_s=_BUSY_S) as db:
-            entries = [TrackedEntry(*row) for row in db.execute("SELECT * FROM entry")]
-            validators = {name: Validators(*values) for name, *values in db.execute("SELECT * FROM feed")}
+    async def _open(self) -> None:
+        """Open the file, and add to memory what is not known there."""
+        entries, validators = await self._db.open(_read)
         for entry in entries:
             self._entries.setdefault(entry.feed, {}).setdefault(entry.digest, entry)
         self._validators = validators | self._validators
-        self._db = db
 
     # ---- reading and changing what is known ------------------------------------------------------------------------
 
@@ -178,8 +166,7 @@ class FetchState:
                 self.change(entry)
         self._leave(known.values(), present, now_ms)
         if self._validators.get(feed) != validators:
-            self._validators[feed] = validators
-            self._changed_feeds.add(feed)
+            self._set_validators(feed, validators)
         return new
 
     def surplus(self, feed: str) -> list[TrackedEntry]:
@@ -196,11 +183,14 @@ class FetchState:
         return found
 
     def change(self, entry: TrackedEntry) -> None:
-        """Take note that an entry has changed. `save` writes it."""
+        """Take note that an entry has changed. It is written soon."""
         if entry.outcome:
             entry.message = entry.charset = None
-        self._changed[entry.feed, entry.digest] = entry
-        self._gone.discard((entry.feed, entry.digest))
+        self.note({(entry.feed, entry.digest): (_PUT, astuple(entry))})
+
+    def _set_validators(self, feed: str, validators: Validators) -> None:
+        self._validators[feed] = validators
+        self.note({(feed, b""): ("INSERT OR REPLACE INTO feed VALUES (?, ?, ?, ?)", (feed, *astuple(validators)))})
 
     def configure(self, feeds: Collection[str], now_ms: int) -> None:
         """Adapt to a new configuration with these feeds.
@@ -214,8 +204,7 @@ class FetchState:
             elif refused := [each for each in known.values() if each.outcome in BY_CONFIGURATION]:
                 for entry in refused:
                     self._forget(entry)
-                self._validators[name] = Validators()
-                self._changed_feeds.add(name)
+                self._set_validators(name, Validators())
 
     def _leave(self, entries: Collection[TrackedEntry], present: Collection[bytes], now_ms: int) -> None:
         """Note which entries are no longer present, and forget those that left long ago, or are too many."""
@@ -231,52 +220,30 @@ class FetchState:
 
     def _forget(self, entry: TrackedEntry) -> None:
         del self._entries[entry.feed][entry.digest]
-        self._changed.pop((entry.feed, entry.digest), None)
-        self._gone.add((entry.feed, entry.digest))
+        key = entry.feed, entry.digest
+        self.note({key: ("DELETE FROM entry WHERE feed = ? AND digest = ?", key)})
 
-    # ---- the file ----------------------------------------------------------------------------------------------------
-
-    async def save(self) -> None:
-        """Write all changes to the file. If that fails, `error` says why, and the next call writes them."""
-        async with self._writing:
-            changed, feeds, gone = list(self._changed.items()), list(self._changed_feeds), list(self._gone)
-            if not (changed or feeds or gone):
-                return
-            rows = [astuple(entry) for _, entry in changed]
-            validators = [(name, *astuple(self._validators[name])) for name in feeds]
-            self._changed, self._changed_feeds, self._gone = {}, set(), set()
+    async def store(self, notes: Mapping[tuple[str, bytes], tuple[str, tuple[Any, ...]]]) -> None:
+        """Run these statements in one transaction. Raise StoreUnavailable if that fails."""
+        if not self._db.is_open:
             try:
-                if self._db is None:
-                    self._connect()
-                writing = asyncio.ensure_future(asyncio.to_thread(self._write, rows, validators, gone))
-                try:
-                    await asyncio.shield(writing)
-                finally:  # also if this task is cancelled: nobody else may use the connection meanwhile
-                    await asyncio.wait({writing})
-                self.error = None
-            except BaseException as error:
-                self._changed = dict(changed) | self._changed
-                self._changed_feeds |= set(feeds)
-                self._gone |= set(gone) - self._changed.keys()
-                if not isinstance(error, (sqlite3.Error, ConfigError)):
-                    raise
-                self.error = describe(error)
+                await self._open()
+            except ConfigError as error:
+                raise StoreUnavailable(describe(error.__cause__ or error)) from None
 
-    def _write(
-        self, rows: list[tuple[Any, ...]], validators: list[tuple[str, ...]], gone: list[tuple[Any, ...]]
-    ) -> None:
-        """Write everything in one transaction."""
-        assert self._db is not None, "`save` has opened it"
-        marks = ", ".join("?" * len(fields(TrackedEntry)))
-        self._db.execute("BEGIN IMMEDIATE")
-        with committing(self._db):
-            self._db.executemany("DELETE FROM entry WHERE feed = ? AND digest = ?", gone)
-            self._db.executemany(f"INSERT OR REPLACE INTO entry VALUES ({marks})", rows)  # noqa: S608
-            self._db.executemany("INSERT OR REPLACE INTO feed VALUES (?, ?, ?, ?)", validators)
-            failpoints.hit("fetch-in-commit")
+        def work(db: sqlite3.Connection) -> None:
+            for statement, values in notes.values():
+                db.execute(statement, values)
+
+        await self._db.write(work)
 
 
-def _is_of_the_disk(error: Exception) -> bool:
+def _read(db: sqlite3.Connection) -> tuple[list[TrackedEntry], dict[str, Validators]]:
+    entries = [TrackedEntry(*row) for row in db.execute("SELECT * FROM entry")]
+    return entries, {name: Validators(*values) for name, *values in db.execute("SELECT * FROM feed")}
+
+
+def _is_of_the_disk(error: BaseException) -> bool:
     """Return whether an error says that the disk is full or fails, which may end without any help of the operator."""
     if isinstance(error, sqlite3.Error):
         return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)

@@ -13,33 +13,25 @@ DevS8                   Nobody waits longer than ANSWER_S for the disk, except f
                         not done; what was begun is done when the disk works again.
 DevS11                  A file beside the database is locked. The kernel releases the lock when the last holder dies.
 
-One thread has the connection and does one operation at a time, while the event loop goes on.
+The rest is in `storage/sqlite`.
 """
 
 import asyncio
 import secrets
 import sqlite3
-import time
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, TypeVar
 
-from ... import failpoints
-from ...model.errors import ConfigError, StoreUnavailable
-from ...sqlite_files import committing, describe, locked, opening
+from ...storage.sqlite import Database, FileKind, locked
 from . import Change, DeliveryRecord, Found, Limits, Put, PutResult, RegistrationKey, StoredDevice, read_line, shard_of
 
-APPLICATION_ID = 0x67637064  # "gcpd"
-VERSION = 1
 BATCH = 500  # number of devices in a batch of `load`
 CHANGES = 10_000  # limit on the changes that are kept for other processes
 FOLLOW_S = 0.05  # pause between checks for changes by other processes
 ANSWER_S = 2.0  # the longest wait for the disk
-_BUSY_S = 2.0  # longest wait for a lock of the database, which another process or a backup may have
-_LOOK_S = 0.0005  # pause between attempts to get the lock
 
-_SCHEMA = f"""
+_SCHEMA = """
 CREATE TABLE IF NOT EXISTS device (
     device   BLOB    PRIMARY KEY NOT NULL,
     owner    BLOB    NOT NULL,
@@ -65,9 +57,8 @@ CREATE TABLE IF NOT EXISTS change (
     device BLOB    NOT NULL,
     note   BLOB    NOT NULL
 ) STRICT;
-PRAGMA application_id = {APPLICATION_ID};
-PRAGMA user_version = {VERSION};
 """
+_KIND = FileKind("push", "--devices", 0x67637064, 1, _SCHEMA)  # "gcpd"
 _DEVICE = "SELECT device, owner, endpoint, secret, until_ms, sealed FROM device WHERE "
 _TOLD = "SELECT device, alert, number, state, ends_at_ms FROM told WHERE "
 _PUT = """
@@ -93,37 +84,23 @@ class SqliteDevices:
         If `alone` is true, no other process uses the file. Otherwise a supervisor holds the lock, and its processes
         share the file. `max_pages` limits the size of the file, in pages; tests use it to simulate a full disk.
         """
-        self._path = path
         self._alone = alone
         self._writer = secrets.randbits(62)
         self._position = 0  # the number of the last change that was read
-        self._max_pages = max_pages
-        self._thread = ThreadPoolExecutor(1, "devices")
-        self._lock: IO[bytes] | None = None
-        self._db: sqlite3.Connection  # set by `start`
+        self._db = Database(path, _KIND, alone=alone, max_pages=max_pages)
 
     async def start(self) -> None:
         """Open or create the file. Raise ConfigError if that fails or if another process uses the file."""
-        try:
-            self._lock = lock_devices(self._path) if self._alone else None
-            self._db = await self._run(self._open)
-        except (OSError, sqlite3.Error) as error:
-            self._unlock()
-            raise ConfigError(f"--devices {self._path}: {describe(error)}") from None
-        except ConfigError:
-            self._unlock()
-            raise
+        self._position = await self._db.open(_opened)
 
     async def stop(self) -> None:
         """Finish the operations that are under way, then close the file."""
-        await self._run(self._db.close)
-        self._thread.shutdown()
-        self._unlock()
+        await self._db.close()
 
     async def load(self, shards: Collection[int]) -> AsyncIterator[Sequence[Found]]:
         after = b""
         while True:
-            found = await self._do(lambda db, after=after: _batch(db, after, shards), is_limited=False)  # type: ignore[misc]
+            found = await self._db.do(lambda db, after=after: _batch(db, after, shards))  # type: ignore[misc]
             if not found:
                 return
             yield found
@@ -179,7 +156,7 @@ class SqliteDevices:
     async def note(self, lines: Sequence[DeliveryRecord]) -> Collection[int]:
         def work(db: sqlite3.Connection) -> None:
             if not lines:
-                db.execute(f"PRAGMA user_version = {VERSION}")  # writes a page to the disk, though nothing changes
+                db.execute(f"PRAGMA user_version = {_KIND.version}")  # writes a page, though nothing changes
             for line in lines:
                 db.execute(_UNNOTE if line.state is None else _NOTE, line[:6])
 
@@ -228,70 +205,23 @@ class SqliteDevices:
         self._position = rows[-1][0] if rows else self._position
         return [Change(device, note) for _, writer, device, note in rows if writer != self._writer], is_whole
 
-    # ---- the thread that uses the database -----------------------------------------------------------------------
-
     async def _write(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
-        """Run `work` in one transaction. Return its result after the transaction was synced to disk."""
+        return await self._db.write(work, ANSWER_S)
 
-        def transaction(db: sqlite3.Connection) -> _T:
-            _begin(db)
-            with committing(db):
-                result = work(db)
-                failpoints.hit("push-in-commit")
-                return result
-
-        return await self._do(transaction)
-
-    async def _do(self, work: Callable[[sqlite3.Connection], _T], *, is_limited: bool = True) -> _T:
-        try:
-            async with asyncio.timeout(ANSWER_S if is_limited else None):
-                return await self._run(lambda: work(self._db))
-        except TimeoutError:
-            raise StoreUnavailable("the disk does not answer") from None
-        except sqlite3.Error as error:
-            raise StoreUnavailable(describe(error)) from None
-
-    async def _run(self, work: Callable[[], _T]) -> _T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
-
-    def _open(self) -> sqlite3.Connection:
-        with opening(
-            self._path, APPLICATION_ID, VERSION, _SCHEMA, "--devices", busy_s=_BUSY_S, max_pages=self._max_pages
-        ) as db:
-            db.execute("PRAGMA secure_delete = ON")
-            [self._position] = db.execute("SELECT coalesce(max(number), 0) FROM change").fetchone()
-            return db
-
-    def _unlock(self) -> None:
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
+    async def _do(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
+        return await self._db.do(work, ANSWER_S)
 
 
 def lock_devices(path: Path) -> IO[bytes]:
-    """Lock the database of devices at this path, and return the open lock file (see `sqlite_files.locked`)."""
-    return locked(path, "--devices")
+    """Lock the database of devices at this path, and return the open lock file (see `storage.sqlite.locked`)."""
+    return locked(path, _KIND.option)
 
 
-def _begin(db: sqlite3.Connection) -> None:
-    """Begin a transaction.
-
-    If another process is writing, wait at most _BUSY_S for it. SQLite can wait by itself, but it checks less and less
-    often: with four processes, a write took 110 ms that way instead of 70 ms.
-    """
-    until = time.monotonic() + _BUSY_S
-    db.execute("PRAGMA busy_timeout = 0")
-    try:
-        while True:
-            try:
-                db.execute("BEGIN IMMEDIATE")
-                return
-            except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() >= until:
-                    raise
-            time.sleep(_LOOK_S)
-    finally:
-        db.execute(f"PRAGMA busy_timeout = {_BUSY_S * 1000:.0f}")
+def _opened(db: sqlite3.Connection) -> int:
+    """Prepare a connection that was opened, and return the number of the last change."""
+    db.execute("PRAGMA secure_delete = ON")
+    [position] = db.execute("SELECT coalesce(max(number), 0) FROM change").fetchone()
+    return int(position)
 
 
 def _exceeded_limit(db: sqlite3.Connection, device: StoredDevice, limits: Limits, replaced: int) -> PutResult | None:
