@@ -30,6 +30,8 @@ curl            curl            -              the steps of README.md
 ip              iproute2        -              a Redis whose network is cut off
 mount           mount           -              a full disk
 nft             nftables        nftables       docs/deploy/push-egress.nft
+mosquitto       mosquitto       mosquitto      a recipe of docs/guide/ways-out.md
+mosquitto_pub   mosquitto-clients -            a recipe of docs/guide/ways-out.md
 dnsmasq         dnsmasq-base    -              docs/deploy/push-egress.dnsmasq.conf
 ROWS
 }

@@ -192,7 +192,9 @@ def test_every_environment_variable_named_in_the_project_is_known():
         for name in re.findall(r"environ\S*?\W(GEOCAST_[A-Z_]+)", file.read_text("utf-8"))
     }
     settings = {
-        option.envvar for name in ("serve", "push", "fetch", "relay") for option in cli.cli.commands[name].params
+        option.envvar
+        for name in ("serve", "push", "fetch", "relay", "part")
+        for option in cli.cli.commands[name].params
     }
     assert settings | environment.ELSEWHERE == used | settings
 

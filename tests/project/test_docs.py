@@ -88,12 +88,14 @@ def test_every_documented_serve_option_exists():
     documented = {found[0] for row in table if (found := re.findall(r"^`(--[a-z-]+)", row[0]))}
     assert documented == options
     variables = set(re.findall(r"\bGEOCAST_[A-Z_]+", document("settings.md") + document("commands.md")))
-    others = {"GEOCAST_TOKEN", "GEOCAST_ORIGIN", "GEOCAST_PUSH_WORKERS", "GEOCAST_RELAY_STATE"}
+    others = {"GEOCAST_TOKEN", "GEOCAST_ORIGIN", "GEOCAST_PUSH_WORKERS", "GEOCAST_RELAY_STATE", "GEOCAST_PART_OPTIONS"}
     assert variables - others == {option.envvar for option in OPTIONS}
 
 
 def section_of(command):
-    """Return the section about a command, which clients have on a page of their own."""
+    """Return the section about a command: on the page for operators, that for clients, or that of other ways out."""
+    if command in ("tail", "part"):
+        return section((ROOT / "docs" / "guide" / "ways-out.md").read_text("utf-8"), f"`geocast {command}`")
     if command in ("publish", "revise", "cancel", "listen"):
         return section(document("client-commands.md"), "Listening" if command == "listen" else "Publishing")
     return section(document("commands.md"), f"`geocast {command}`")

@@ -15,7 +15,7 @@ import click
 
 from .. import __version__, commit
 from ..model.errors import ConfigError
-from . import approve, cap, check, fetch, health, keygen, ledger, listen, publish, push, relay, serve, token
+from . import approve, cap, check, fetch, health, keygen, ledger, listen, part, publish, push, relay, serve, tail, token
 
 
 def _version(context: click.Context, _option: click.Parameter, wanted: bool) -> None:
@@ -34,7 +34,7 @@ def cli(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-for each in (serve, check, health, keygen, token, approve, cap, fetch, ledger, push, relay, listen):
+for each in (serve, check, health, keygen, token, approve, cap, fetch, ledger, push, relay, tail, part, listen):
     cli.add_command(each.command)
 for command in (publish.publish, publish.revise, publish.cancel):
     cli.add_command(command)

@@ -9,8 +9,7 @@ from typing import Any
 import click
 
 from ..config import Address, KeyUrl, bind
-from . import journal
-from .options import ADDRESS, LOG_LEVELS, api_url_option, option
+from .options import METRICS_OPTION, api_url_option, journal_options, option
 from .serve import command as serve
 from .starting import starting
 
@@ -24,11 +23,10 @@ _FILE = click.Path(path_type=Path)
 @api_url_option("The API of a node with --cap-sources.")
 @option("--token-file", type=_FILE, help="A token with alerts:publish, for feeds without one of their own.")
 @option("--state", type=_FILE, default="fetch.db", help="What became of each entry (SQLite).")
-@option("--metrics", type=ADDRESS, help="Where /metrics, /healthz and /readyz are served.")
+@METRICS_OPTION
 @click.option("--check", is_flag=True, help="Read each feed once, post nothing, and print what the node would do.")
 @click.option("--once", is_flag=True, help="Read each feed once, post its messages, and end.")
-@option("--log-level", type=click.Choice(LOG_LEVELS), default="info", help="The least level of log lines.")
-@option("--log-format", type=click.Choice(journal.FORMATS), default="text", help="Log lines as text or as JSON.")
+@journal_options
 def command(log_level: str, log_format: str, **more: Any) -> int:
     """Read feeds of CAP messages, and post each message to a node, until SIGTERM.
 

@@ -54,6 +54,7 @@ def _parse_quals(text: str) -> tuple[str, ...]:
     return quals
 
 
+_FILE = click.Path(path_type=Path)
 ADDRESS = Parsed("HOST:PORT", parse_address)
 KEYS = Parsed[Path | KeyUrl](
     "PATH|URL", lambda text: parse_key_url(text) if "://" in text else Path(text), click.Path()
@@ -82,10 +83,6 @@ class Number(_Seconds):
     """A range of finite numbers, such as `--share` and degrees."""
 
     unit = "a number"
-
-
-SHARE_TYPE = Number(0, 1, min_open=True)
-SHARE_HELP = "The part of each bounded resource that one subject may take."
 
 
 class _Option(click.Option):
@@ -133,6 +130,36 @@ def api_url_option(meaning: str) -> Callable[[Any], Any]:
     return option("--api", "API_URL", dest="api_url", metavar="URL", default=default, callback=_api_url, help=meaning)
 
 
+def journal_options(command: _Command) -> _Command:
+    """Add the options `--log-level` and `--log-format`, of commands that run until SIGTERM, to a command."""
+    for add in reversed(_JOURNAL):
+        command = add(command)
+    return command
+
+
+_JOURNAL = (
+    option("--log-level", type=click.Choice(LOG_LEVELS), default="info", help="The least level of log lines."),
+    option("--log-format", type=click.Choice(FORMATS), default="text", help="Log lines as text or as JSON."),
+)
+DRAIN_OPTION = option("--drain-s", type=_Seconds(0, 3600), default=10.0, help="Seconds that a drain may take.")
+SHARE_OPTION = option(
+    "--share",
+    type=Number(0, 1, min_open=True),
+    default=SHARE,
+    help="The part of each bounded resource that one subject may take.",
+)
+KEYS_REFRESH_OPTION = option(
+    "--keys-refresh-s", type=click.IntRange(1, 86_400), default=300, help="Seconds until a URL is read again."
+)
+REVOKED_OPTION = option("--revoked", type=_FILE, help="Subjects whose tokens are revoked (TOML).")
+# Of processes beside the nodes:
+LOG_OPTION = option("--log", metavar="URL", default="sqlite:geocast.db", help="The alert log of the nodes.")
+POLICY_OPTION = option("--policy", type=_FILE, metavar="PATH", help="The policy of the nodes, the same file.")
+REVIEWERS_OPTION = option(
+    "--reviewers", type=_FILE, help="Keys of reviewers who approve alerts (JWKS), the file of the nodes."
+)
+METRICS_OPTION = option("--metrics", type=ADDRESS, help="Where /metrics, /healthz and /readyz are served.")
+# Of a node:
 api_option = option("--api", type=ADDRESS, default="127.0.0.1:8766", help="Where review services publish (HTTP).")
 _OPTIONS = (
     option("--stream", type=ADDRESS, default="127.0.0.1:8765", help="Where subscribers connect (WebSocket)."),
@@ -163,42 +190,41 @@ _OPTIONS = (
         type=KEYS,
         help="Public keys that tokens are checked against (JWKS): a file, or https://….",
     ),
-    option("--keys-refresh-s", type=click.IntRange(1, 86_400), default=300, help="Seconds until a URL is read again."),
-    option("--revoked", type=click.Path(path_type=Path), help="Subjects whose tokens are revoked (TOML)."),
+    KEYS_REFRESH_OPTION,
+    REVOKED_OPTION,
     option(
         "--policy",
-        type=click.Path(path_type=Path),
+        type=_FILE,
         metavar="PATH",
         help="What may be published: a TOML file, or builtin:public-warning. builtin:neighbourhood if left out.",
     ),
-    option("--reviewers", type=click.Path(path_type=Path), help="Keys of reviewers who approve alerts (JWKS)."),
-    option("--publishers", type=click.Path(path_type=Path), help="Rights of each publisher (TOML); else equal rights."),
+    option("--reviewers", type=_FILE, help="Keys of reviewers who approve alerts (JWKS)."),
+    option("--publishers", type=_FILE, help="Rights of each publisher (TOML); else equal rights."),
     option(
         "--cap-sources",
-        type=click.Path(path_type=Path),
+        type=_FILE,
         help="Sources of CAP messages (TOML); none are taken if left out.",
     ),
     option(
         "--cap-zones",
-        type=click.Path(path_type=Path),
+        type=_FILE,
         multiple=True,
         metavar="PATH",
         help="Polygons for the area codes of CAP (GeoJSON); may be repeated.",
     ),
-    option("--call-keys", type=click.Path(path_type=Path), help="Secret keys that encrypt calls (JWKS)."),
-    option("--aeds", type=click.Path(path_type=Path), help="Defibrillators for calls (GeoJSON, or Overpass JSON)."),
+    option("--call-keys", type=_FILE, help="Secret keys that encrypt calls (JWKS)."),
+    option("--aeds", type=_FILE, help="Defibrillators for calls (GeoJSON, or Overpass JSON)."),
     option("--origins", type=ORIGINS, default="", help="Origins of web pages that may connect, with commas."),
     option("--workers", type=click.IntRange(1, 256), default=1, help="Processes that share the stream listener."),
     option("--dev", is_flag=True, help="For trying: loopback only, tokens are optional for subscribers."),
     option("--allow-exposed-dev", is_flag=True, help="With --dev: listen beyond loopback, for example in a container."),
-    option("--drain-s", type=_Seconds(0, 3600), default=10.0, help="Seconds that a drain may take."),
+    DRAIN_OPTION,
     option("--heartbeat-s", type=click.IntRange(25, 55), default=25, help="Seconds without a write before a ping."),
     option(
         "--max-sessions", type=click.IntRange(1), help="Maximum number of connections; else what descriptors allow."
     ),
-    option("--share", type=SHARE_TYPE, default=SHARE, help=SHARE_HELP),
-    option("--log-level", type=click.Choice(LOG_LEVELS), default="info", help="The least level of log lines."),
-    option("--log-format", type=click.Choice(FORMATS), default="text", help="Log lines as text or as JSON."),
+    SHARE_OPTION,
+    *_JOURNAL,
 )
 
 

@@ -7,9 +7,21 @@ from typing import Any
 
 import click
 
-from ..config import SHARE
-from . import journal
-from .options import ADDRESS, KEYS, LOG_LEVELS, ORIGINS, SHARE_HELP, SHARE_TYPE, option
+from .options import (
+    ADDRESS,
+    DRAIN_OPTION,
+    KEYS,
+    KEYS_REFRESH_OPTION,
+    LOG_OPTION,
+    METRICS_OPTION,
+    ORIGINS,
+    POLICY_OPTION,
+    REVIEWERS_OPTION,
+    REVOKED_OPTION,
+    SHARE_OPTION,
+    journal_options,
+    option,
+)
 from .serve import command as serve
 from .serve import run
 from .starting import starting
@@ -28,8 +40,8 @@ def _names(_context: click.Context, _option: click.Parameter, text: str) -> tupl
     default="127.0.0.1:8767",
     help="Where devices are registered (HTTP).",
 )
-@option("--metrics", type=ADDRESS, help="Where /metrics, /healthz and /readyz are served.")
-@option("--log", metavar="URL", default="sqlite:geocast.db", help="The alert log of the nodes.")
+@METRICS_OPTION
+@LOG_OPTION
 @option(
     "--devices", metavar="URL", default="sqlite:devices.db", help="Where devices are stored: sqlite:PATH or redis://…."
 )
@@ -43,10 +55,10 @@ def _names(_context: click.Context, _option: click.Parameter, text: str) -> tupl
     required=True,
     help="Public keys that tokens are checked against (JWKS): a file, or https://….",
 )
-@option("--keys-refresh-s", type=click.IntRange(1, 86_400), default=300, help="Seconds until a URL is read again.")
-@option("--revoked", type=_FILE, help="Subjects whose tokens are revoked (TOML).")
-@option("--policy", type=_FILE, metavar="PATH", help="The policy of the nodes, the same file.")
-@option("--reviewers", type=_FILE, help="Keys of reviewers who approve alerts (JWKS), the file of the nodes.")
+@KEYS_REFRESH_OPTION
+@REVOKED_OPTION
+@POLICY_OPTION
+@REVIEWERS_OPTION
 @option("--origins", type=ORIGINS, default="", help="Origins whose pages may register devices.")
 @option("--push-services", metavar="LIST", help="Hosts of push services: NAME or *.NAME, each optionally with :PORT.")
 @option(
@@ -67,10 +79,9 @@ def _names(_context: click.Context, _option: click.Parameter, text: str) -> tupl
     help="Processes that share the devices of one SQLite file.",
 )
 @option("--max-devices", type=click.IntRange(1, 10_000_000), default=200_000, help="Maximum number of devices.")
-@option("--drain-s", type=click.FloatRange(0, 3600), default=10.0, help="Seconds that a drain may take.")
-@option("--share", type=SHARE_TYPE, default=SHARE, help=SHARE_HELP)
-@option("--log-level", type=click.Choice(LOG_LEVELS), default="info", help="The least level of log lines.")
-@option("--log-format", type=click.Choice(journal.FORMATS), default="text", help="Log lines as text or as JSON.")
+@DRAIN_OPTION
+@SHARE_OPTION
+@journal_options
 def command(
     log_level: str, log_format: str, push_services: str | None, push_private: tuple[str, ...], **more: Any
 ) -> None:

@@ -15,19 +15,16 @@ from pathlib import Path
 from prometheus_client import Counter, Histogram
 from prometheus_client.core import Metric
 
-from .. import policy, tasks
+from .. import tasks
 from ..alertlog import AlertLog
-from ..approvals.reviewers import NO_REVIEWERS, Reviewers, load_reviewers, refuse_misfits
-from ..approvals.verifier import ApprovalVerifier
 from ..config import FollowerSettings
-from ..metrics import counters, gauge
-from ..model.errors import text_of
-from ..policy import Policy
+from ..metrics import gauge
 from ..relay.relaying import PURGE_S, Relay
 from ..relay.targets import RelayTarget, load_targets
 from ..relay.told import StateAtStart, ToldStore
 from ..stream.log_reader import LogHealth
 from .backends import opened_log
+from .follower import FollowerConfig
 from .process import Process
 
 logger = logging.getLogger(__name__)
@@ -43,51 +40,13 @@ class RelaySettings(FollowerSettings):
     state: Path
 
 
-class RelayConfig(tasks.Part):
-    """The files that a relay reads again at SIGHUP: targets, policy and reviewers (WH11)."""
-
-    def __init__(self, settings: RelaySettings) -> None:
-        """Read all files. Raise ConfigError if one can't be used."""
-        self._settings = settings
-        self.targets, in_force, reviewers = self._read()
-        self.trust = ApprovalVerifier(in_force, reviewers)
-        self.changed = asyncio.Event()
-        self._results = {"ok": 0, "failed": 0}
-
-    def _read(self) -> tuple[Mapping[str, RelayTarget], Policy, Reviewers]:
-        settings = self._settings
-        targets = load_targets(settings.targets)
-        parsed = policy.parse(policy.read(settings.policy), settings.policy)
-        reviewers = NO_REVIEWERS if settings.reviewers is None else load_reviewers(settings.reviewers)
-        refuse_misfits(reviewers, parsed)
-        return targets, parsed, reviewers
-
-    async def reload(self) -> None:
-        """Read all files again, and use all of them or none. Never raise an exception."""
-        try:
-            self.targets, in_force, reviewers = self._read()
-        except Exception as error:
-            logger.error("the reload failed, so nothing has changed: %s", text_of(error))
-            self._results["failed"] += 1
-            return
-        self.trust.replace(in_force, reviewers)
-        self._results["ok"] += 1
-        logger.info("the configuration was reloaded: %d targets", len(self.targets))
-        self.changed.set()
-
-    def metrics(self) -> Iterator[Metric]:
-        """Yield the metrics of the reloads, and of entries that are not believed."""
-        yield counters("reloads", "Times that the files were read anew", "result", self._results.items())
-        yield from self.trust.metrics()
-
-
 class RelayPart(tasks.Part):
     """The relay as a part of its process: it tells the targets of the configuration what the log says."""
 
     def __init__(
         self,
         process: Process,
-        config: RelayConfig,
+        config: FollowerConfig[dict[str, RelayTarget]],
         alert_log: AlertLog,
         keeper: LogHealth,
         store: ToldStore,
@@ -120,9 +79,9 @@ class RelayPart(tasks.Part):
     async def _adopt_for_ever(self) -> None:
         relay, config = self._relay, self._config
         if not relay.has_started:
-            await relay.start(config.targets, *self._told)
+            await relay.start(config.own, *self._told)
             logger.info("ready: %d targets", len(relay.lines))
-        await tasks.whenever(config.changed, lambda: relay.adopt(config.targets))()
+        await tasks.whenever(config.changed, lambda: relay.adopt(config.own))()
 
     def metrics(self) -> Iterator[Metric]:
         """Return the metrics of the targets."""
@@ -158,7 +117,7 @@ async def run(settings: RelaySettings, metrics_listener: socket.socket | None) -
     """Run a relay until SIGTERM or SIGINT. Raise ConfigError if the settings can't be used."""
     settings.check()
     async with Process(settings.drain_s) as process:
-        config = await process.add(RelayConfig(settings))
+        config = await process.add(FollowerConfig(settings, lambda: load_targets(settings.targets)))
         await process.reload_by(config.reload)
         store = ToldStore(settings.state)
         told = await process.enter(_opened(store))

@@ -1,0 +1,36 @@
+"""`geocast part`: run a way out that another package adds (`run/follower.py`)."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..config import Address, bind
+from .options import DRAIN_OPTION, LOG_OPTION, METRICS_OPTION, POLICY_OPTION, REVIEWERS_OPTION, journal_options, option
+from .serve import command as serve
+from .serve import run
+from .starting import starting
+
+
+@click.command("part", short_help="Run a way out that another package adds.")
+@click.argument("name")
+@option("--options", "PART_OPTIONS", type=click.Path(path_type=Path), required=True, help="Its own options (TOML).")
+@LOG_OPTION
+@POLICY_OPTION
+@REVIEWERS_OPTION
+@METRICS_OPTION
+@DRAIN_OPTION
+@journal_options
+def command(log_level: str, log_format: str, metrics: Address | None, **more: Any) -> None:
+    """Follow the alert log, and give each alert to the part NAME of an installed package, until SIGTERM.
+
+    SIGHUP makes the process read its options, the policy and the reviewers again.
+    """
+    with starting(log_level, log_format, serve):
+        from ..run import follower
+
+        with contextlib.closing(bind("--metrics", metrics)) if metrics else contextlib.nullcontext() as listener:
+            run(follower.run(follower.PartSettings(**more), listener))
