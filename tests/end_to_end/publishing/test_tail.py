@@ -1,21 +1,31 @@
 """`geocast tail` as a command, and the recipes of its page, beside a real node."""
 
 import json
+import os
+import random
 import shutil
 import signal
 import subprocess
+import threading
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from end_to_end.kit.alerts import alert, ground
+from end_to_end.kit.alerts import alert, beacon_ground, ground
+from end_to_end.kit.cluster import on_sentinels
+from end_to_end.kit.keys import Keys
 from end_to_end.kit.node import BIN, Node, clean_environment
 from end_to_end.kit.process import run
+from end_to_end.kit.redis_nodes import post_somehow
 from end_to_end.kit.shell import blocks
 from end_to_end.kit.times import wait_until
 from end_to_end.kit.wire import PATIENCE
 from support.command import ended
 from support.ports import free_ports
+from support.redis_server import needs_redis, sentinel_url
+
+ENTRIES = int(os.environ.get("TAIL_ENTRIES", "200"))
 
 
 @pytest.fixture
@@ -106,3 +116,38 @@ def test_recipe_for_mqtt_publishes_each_line(node: Node, tmp_path: Path):
             assert [each["type"] for each in got] == ["alert", "alert"]
             wait_until(lambda: kept.exists() and kept.read_text().strip() == got[-1]["position"], "it is kept")
         broker.terminate()
+
+
+@needs_redis
+def test_nothing_is_missing_if_it_is_killed_again_and_again_during_a_failover(keys: Keys, tmp_path: Path):
+    """Each start goes on after the last line that was seen. `TAIL_ENTRIES` is the number of alerts."""
+    with on_sentinels(tmp_path, keys, ("--log-replicas", "1")) as cluster:
+        [node] = cluster.nodes
+        bodies = [alert(beacon_ground()) for _ in range(ENTRIES)]
+
+        def publish() -> None:
+            for number, body in enumerate(bodies):
+                if number == ENTRIES // 2:
+                    cluster.redis.kill()
+                post_somehow(node, "/v1/alerts", body)
+
+        seen, position, starts, rng = Counter[str](), "", 0, random.Random(1)
+        command = [str(BIN / "geocast"), "tail", "--log", sentinel_url(list(cluster.sentinels))]
+        publishing = threading.Thread(target=publish)
+        publishing.start()
+        while len(seen) < ENTRIES:
+            starts += 1
+            with subprocess.Popen(
+                [*command, "--after", position], stdout=subprocess.PIPE, env=clean_environment()
+            ) as process:
+                assert process.stdout is not None
+                for _, line in zip(range(rng.randrange(1, ENTRIES // 5)), process.stdout, strict=False):
+                    found = json.loads(line)
+                    seen[found["alert"]["id"]] += 1
+                    position = found["position"]
+                    if len(seen) == ENTRIES:
+                        break
+                process.kill()
+        publishing.join()
+        assert seen.keys() == {body["id"] for body in bodies}
+        print(f"\n{ENTRIES} alerts, {starts} starts; {sum(count > 1 for count in seen.values())} were printed again")
