@@ -20,7 +20,7 @@ from geocast.relay import line
 from geocast.relay.relaying import GRACE_S, Relay
 from geocast.relay.targets import load_targets
 from geocast.relay.told import ToldStore
-from geocast.stream.log_reader import LogHealth
+from geocast.stream.log_reader import LogHealth, LogReader
 from geocast.tasks import every, running
 
 PATIENCE_S = 30.0
@@ -70,8 +70,11 @@ class RelayBench:
         """Run a relay with these targets until the block ends."""
         store = ToldStore(self.folder / "relay.db")
         told, gone = await store.start()
-        self.relay = Relay(self.log, self.clock, LogHealth(self.log, self.clock), store, posted=self.note)
-        async with running(log_reader=self.relay.reader.read_for_ever, state=every(store.PROBE_S, store.probe)):
+        self.relay = Relay(self.clock, store, posted=self.note)
+        keeper = LogHealth(self.log, self.clock)
+        self.reader = LogReader(self.log, self.clock, self.relay.live, self.relay.apply, keeper)
+        async with running(log_reader=self.reader.read_for_ever, state=every(store.PROBE_S, store.probe)):
+            await self.reader.caught_up.wait()
             await self.relay.start(self.targets(**receivers), told, gone)
             yield self.relay
             for each in self.relay.lines.values():
@@ -91,7 +94,7 @@ class RelayBench:
         """Wait until the log was read to its end, and no target is owed anything."""
         end, relay = await self.log.tail(), self.relay
         await until(
-            lambda: relay.reader.position >= end and not any(each.pending_alerts for each in relay.lines.values())
+            lambda: self.reader.position >= end and not any(each.pending_alerts for each in relay.lines.values())
         )
 
     def pass_time(self, seconds):
@@ -308,11 +311,11 @@ def test_after_a_failure_only_the_newest_revision_is_posted(bench, receiver):
     receiver.always = 500
 
     async def main():
-        async with bench.running(siren=receiver) as relay:
+        async with bench.running(siren=receiver):
             await bench.append(a_revision())
             await until(lambda: receiver.requests)
             await bench.append(*revisions(4)[1:])
-            await until(lambda: relay.reader.applied == 4)
+            await until(lambda: bench.reader.applied == 4)
             receiver.always = 200
             await bench.idle()
 
@@ -510,7 +513,7 @@ def test_wall_clock_ahead_sends_no_end_and_nothing_twice(bench, receiver):
             bench.clock.wall_ms += HOUR_MS
             relay.sweep()
             await bench.append(a_revision("b"))
-            await until(lambda: relay.reader.applied == 2)
+            await until(lambda: bench.reader.applied == 2)
             relay.sweep()
             assert len(receiver.requests) == 1
             bench.clock.wall_ms -= HOUR_MS

@@ -1,6 +1,6 @@
 """The way of an event from the log to the lines of the targets (rules WH3 to WH5 and WH11).
 
-The relay follows the log as the feed does: `LogReader` gives it each entry, and `LiveAlerts` knows what is live. So a
+The relay follows the log as the feed does: a `LogReader` gives it each entry, and `LiveAlerts` knows what is live. So a
 wrong clock, a log that has lost entries and reviewers' keys that changed are handled there. While the log is read for
 the first time, nothing is sent. Then each target is offered the current entry of every alert, and takes what it lacks.
 """
@@ -12,12 +12,10 @@ from heapq import heappop, heappush
 
 from prometheus_client.core import Metric
 
-from ..alertlog import AlertLog
 from ..clock import Clock, Now
 from ..metrics import counters, gauge, gauges
 from ..model.alert import Entry, Untrusted
 from ..stream.live_alerts import LiveAlert, LiveAlerts
-from ..stream.log_reader import LogHealth, LogReader
 from .line import TargetLine
 from .targets import RelayTarget
 from .told import Told, ToldStore
@@ -37,16 +35,13 @@ class Relay:
 
     def __init__(
         self,
-        alert_log: AlertLog,
         clock: Clock,
-        keeper: LogHealth,
         store: ToldStore,
         took: Callable[[float], None] = lambda _: None,
         posted: Callable[[str, str], None] = lambda _, __: None,
     ) -> None:
         """Create a relay without targets. `took` and `posted` are those of `TargetLine`."""
         self.live = LiveAlerts(1, places=False)
-        self.reader = LogReader(alert_log, clock, self.live, self._apply, keeper)
         self.lines: dict[str, TargetLine] = {}
         self.store = store
         self.has_started = False  # whether all targets of the start are posted to
@@ -61,11 +56,10 @@ class Relay:
     async def start(
         self, targets: Mapping[str, RelayTarget], told: Mapping[str, dict[str, Told]], gone: Mapping[str, bytes]
     ) -> None:
-        """Wait until the log was read, then begin to post. `told` and `gone` are those of the state.
+        """Begin to post, after the log was read. `told` and `gone` are those of the state.
 
         If this fails, it can be called again.
         """
-        await self.reader.caught_up.wait()
         now = self._clock.now()
         self._absent = {name: rows for name, rows in told.items() if name not in self.lines}
         for alert_id, ends_at in {each: row.ends_at for rows in told.values() for each, row in rows.items()}.items():
@@ -109,7 +103,8 @@ class Relay:
         for alert in list(self.live):
             self._end_at(alert.id, alert.deadline)
 
-    def _apply(self, entry: Entry | Untrusted) -> None:
+    def apply(self, entry: Entry | Untrusted) -> None:
+        """Apply an entry of the log, and offer its alert to all targets."""
         now = self._clock.now()
         self.live.apply(entry, now)
         alert = self.live.find(entry.id, now)  # also if an earlier attempt to apply the entry failed halfway

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from .. import failpoints
 from ..storage.sqlite import Database, FileKind
 from ..storage.write_behind import WriteBehind
 
@@ -109,6 +110,7 @@ class ToldStore(WriteBehind[tuple[str, ...], tuple[str, tuple[Any, ...]]]):
         def work(db: sqlite3.Connection) -> None:
             for statement, values in notes.values():
                 db.execute(statement, values)
+            failpoints.hit("relay-in-commit")
 
         await self._db.write(work)
 

@@ -22,7 +22,7 @@ from ..metrics import gauge
 from ..relay.relaying import PURGE_S, Relay
 from ..relay.targets import RelayTarget, load_targets
 from ..relay.told import StateAtStart, ToldStore
-from ..stream.log_reader import LogHealth
+from ..stream.log_reader import LogHealth, LogReader
 from .backends import opened_log
 from .follower import FollowerConfig
 from .process import Process
@@ -58,18 +58,18 @@ class RelayPart(tasks.Part):
         posts = Counter("geocast_relay_posts", "Requests to targets", ["target", "outcome"], registry=registry)
         self._config, self._store, self._told = config, store, told
         self._relay = Relay(
-            alert_log,
             process.clock,
-            keeper,
             self._store,
             took.observe,
             lambda target, outcome: posts.labels(target, outcome).inc(),
         )
 
+        self._reader = LogReader(alert_log, process.clock, self._relay.live, self._relay.apply, keeper)
+
     def named_tasks(self) -> Mapping[str, tasks.Work]:
         """Return the tasks that read the log, and tell the targets."""
         return {
-            "log_reader": self._relay.reader.read_for_ever,
+            "log_reader": self._reader.read_for_ever,
             "state": tasks.every(self._store.PROBE_S, self._store.probe),
             "sweep": tasks.every(self._relay.sweep_s, self._relay.sweep),
             "purge": tasks.every(PURGE_S, self._relay.purge),
@@ -79,6 +79,7 @@ class RelayPart(tasks.Part):
     async def _adopt_for_ever(self) -> None:
         relay, config = self._relay, self._config
         if not relay.has_started:
+            await self._reader.caught_up.wait()
             await relay.start(config.own, *self._told)
             logger.info("ready: %d targets", len(relay.lines))
         await tasks.whenever(config.changed, lambda: relay.adopt(config.own))()
@@ -91,7 +92,7 @@ class RelayPart(tasks.Part):
         """Return the reasons why alerts may not reach the targets."""
         reasons = [] if self._relay.has_started else ["starting: reading the log"]
         reasons += [f"the state can't be written: {self._store.error}"] if self._store.error else []
-        return [*reasons, *self._relay.reader.unready()]
+        return [*reasons, *self._reader.unready()]
 
     async def drain(self, deadline: float, hurry: asyncio.Event) -> None:
         """Wait for the requests under way."""

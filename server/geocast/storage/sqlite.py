@@ -15,7 +15,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, NamedTuple, TypeVar
 
-from .. import failpoints
 from ..model.errors import ConfigError, StoreUnavailable
 
 BUSY_S = 2.0  # the longest wait for a lock of the database, which another process or a backup may have
@@ -100,9 +99,7 @@ class Database:
         def transaction(db: sqlite3.Connection) -> _T:
             _begin(db)
             with committing(db):
-                result = work(db)
-                failpoints.hit(f"{self._kind.name}-in-commit")
-                return result
+                return work(db)
 
         return await self.do(transaction, within_s)
 

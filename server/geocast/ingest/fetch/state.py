@@ -18,6 +18,7 @@ from dataclasses import astuple, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from ... import failpoints
 from ...model.errors import ConfigError, StoreUnavailable
 from ...storage.sqlite import Database, FileKind, describe
 from ...storage.write_behind import WriteBehind
@@ -234,6 +235,7 @@ class FetchState(WriteBehind[tuple[str, bytes], tuple[str, tuple[Any, ...]]]):
         def work(db: sqlite3.Connection) -> None:
             for statement, values in notes.values():
                 db.execute(statement, values)
+            failpoints.hit("fetch-in-commit")
 
         await self._db.write(work)
 
