@@ -171,7 +171,10 @@ async def run(settings: PartSettings, metrics_listener: socket.socket | None) ->
         way = await process.add(made(process, config.own))
 
         async def adopt() -> None:
-            way.adopt(config.own)
+            try:
+                way.adopt(config.own)
+            except ConfigError as error:
+                logger.error("the new options can't be used, so the old ones stay: %s", error)
 
         alert_log = await process.enter(opened_log(settings, config.trust, makes=False))
         keeper = await process.add(LogHealth(alert_log, process.clock))

@@ -73,9 +73,14 @@ def test_way_out_of_another_package_is_told_of_each_alert_and_cancel(environment
                 ]
             )
             assert "geocast_lines_written_total 3.0" in get("/metrics").text
-            options.write_text(f'[lines]\npath = "{tmp_path}"\n')
+            options.write_text("[lines]\npath = 1\n")
             part.send_signal(signal.SIGHUP)
             wait_until(lambda: 'geocast_reloads_total{result="ok"} 1.0' in get("/metrics").text, "it is reloaded")
+            node.publish(alert(ground()))
+            wait_until(lambda: lines.read_text().count("\n") == 4, "it is written with the old options")
+            options.write_text(f'[lines]\npath = "{tmp_path}"\n')
+            part.send_signal(signal.SIGHUP)
+            wait_until(lambda: 'geocast_reloads_total{result="ok"} 2.0' in get("/metrics").text, "it is reloaded")
             node.publish(alert(ground()))
             wait_until(lambda: get("/readyz").status_code == 503, "it is not ready")
             assert get("/readyz").json()["reasons"] == ["the lines can't be written: Is a directory"]
