@@ -6,9 +6,10 @@ import random
 import shutil
 import signal
 import subprocess
-import threading
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -121,20 +122,20 @@ def test_recipe_for_mqtt_publishes_each_line(node: Node, tmp_path: Path):
 @needs_redis
 def test_nothing_is_missing_if_it_is_killed_again_and_again_during_a_failover(keys: Keys, tmp_path: Path):
     """Each start goes on after the last line that was seen. `TAIL_ENTRIES` is the number of alerts."""
-    with on_sentinels(tmp_path, keys, ("--log-replicas", "1")) as cluster:
+    with ExitStack() as stack:
+        cluster = stack.enter_context(on_sentinels(tmp_path, keys, ("--log-replicas", "1")))
         [node] = cluster.nodes
         bodies = [alert(beacon_ground()) for _ in range(ENTRIES)]
 
-        def publish() -> None:
-            for number, body in enumerate(bodies):
-                if number == ENTRIES // 2:
-                    cluster.redis.kill()
-                post_somehow(node, "/v1/alerts", body)
+        def publish(number: int) -> None:
+            if number == ENTRIES // 2:
+                cluster.redis.kill()
+            post_somehow(node, "/v1/alerts", bodies[number])
 
         seen, position, starts, rng = Counter[str](), "", 0, random.Random(1)
         command = [str(BIN / "geocast"), "tail", "--log", sentinel_url(list(cluster.sentinels))]
-        publishing = threading.Thread(target=publish)
-        publishing.start()
+        publishers = stack.enter_context(ThreadPoolExecutor(4))
+        published = publishers.map(publish, range(ENTRIES))
         while len(seen) < ENTRIES:
             starts += 1
             with subprocess.Popen(
@@ -148,6 +149,6 @@ def test_nothing_is_missing_if_it_is_killed_again_and_again_during_a_failover(ke
                     if len(seen) == ENTRIES:
                         break
                 process.kill()
-        publishing.join()
+        assert len(list(published)) == ENTRIES
         assert seen.keys() == {body["id"] for body in bodies}
         print(f"\n{ENTRIES} alerts, {starts} starts; {sum(count > 1 for count in seen.values())} were printed again")
