@@ -2,11 +2,10 @@
 
     http_server (the connection) ──> middleware ──> a route, here ──> publishing, or the log ──> responses
 
-Each route has its description for the OpenAPI document. Every error is answered as `application/problem+json`.
+Every error is answered as `application/problem+json`.
 """
 
 import contextlib
-import json
 import socket
 from collections.abc import AsyncIterator, Sequence
 
@@ -14,6 +13,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from ..auth.scopes import AUDIT, DISPATCH, MANAGE, PUBLISH
@@ -22,18 +22,14 @@ from ..model import problems
 from ..model.alert import Revision
 from ..model.errors import LogUnavailable
 from ..model.problems import Problem
-from ..policy import Policy
 from ..policy.confirmation import AREA
 from ..policy.pii import KINDS
 from ..wire.frames import alert_map
-from . import openapi, openapi_calls
 from .answers import HealthOut, ReadyOut, StateOut
 from .context import ApiContext
-from .examples import STEP_MS
 from .http_server import serve
 from .middleware import Middleware, body_of, granted, is_dry_run, page_asked, publishing_as
-from .openapi import ApiRoute
-from .pages import Shown, page_routes
+from .pages import page_routes
 from .responses import allowed, as_problem, dry, exact, listed, problem_answer, rounded, state, written
 from .routes_calls import call_routes
 
@@ -45,7 +41,7 @@ def make_app(api: ApiContext, *, with_metrics: bool = True) -> ASGIApp:
     routes = [*_alerts(api), *_cap(api), *call_routes(api), *_operations(api)]
     if with_metrics:
         routes.append(_metrics(api))
-    return _guarded([*routes, *_documents(api, routes)], api)
+    return _guarded([*routes, *page_routes(api, {route.path for route in routes})], api)
 
 
 def make_metrics_app(api: ApiContext) -> ASGIApp:
@@ -70,7 +66,7 @@ async def serving(
         yield
 
 
-def _guarded(routes: Sequence[ApiRoute], api: ApiContext) -> ASGIApp:
+def _guarded(routes: Sequence[Route], api: ApiContext) -> ASGIApp:
     """Return an application with these routes, in which the middleware checks each request first.
 
     The application answers every error with a problem document.
@@ -82,6 +78,8 @@ def _guarded(routes: Sequence[ApiRoute], api: ApiContext) -> ASGIApp:
             found.headers["Allow"] = allowed(routes, request.url.path)
         return problem_answer(api, found)
 
+    for route in routes:
+        route.methods = (route.methods or set()) - {"HEAD"}  # Starlette would answer it, too
     app = Starlette(
         routes=routes,
         exception_handlers=dict.fromkeys((Problem, LogUnavailable, HTTPException, Exception), problem),
@@ -90,7 +88,7 @@ def _guarded(routes: Sequence[ApiRoute], api: ApiContext) -> ASGIApp:
     return Middleware(app, api)
 
 
-def _alerts(api: ApiContext) -> list[ApiRoute]:
+def _alerts(api: ApiContext) -> list[Route]:
     async def publish(request: Request) -> Response:
         publisher = publishing_as(request, PUBLISH)
         api.publishing.check_publisher(publisher)
@@ -142,16 +140,16 @@ def _alerts(api: ApiContext) -> list[ApiRoute]:
         return JSONResponse(api.policy.model_dump(exclude_none=True))
 
     return [
-        ApiRoute("POST", "/v1/alerts", publish, openapi.PUBLISH),
-        ApiRoute("POST", "/v1/alerts/{alert_id}/revisions", revise, openapi.REVISE),
-        ApiRoute("POST", "/v1/alerts/{alert_id}/cancel", cancel, openapi.CANCEL),
-        ApiRoute("GET", "/v1/alerts/{alert_id}", get, openapi.GET),
-        ApiRoute("GET", "/v1/alerts", live, openapi.LIST),
-        ApiRoute("GET", "/v1/policy", policy, openapi.POLICY),
+        Route("/v1/alerts", publish, methods=["POST"]),
+        Route("/v1/alerts/{alert_id}/revisions", revise, methods=["POST"]),
+        Route("/v1/alerts/{alert_id}/cancel", cancel, methods=["POST"]),
+        Route("/v1/alerts/{alert_id}", get),
+        Route("/v1/alerts", live),
+        Route("/v1/policy", policy),
     ]
 
 
-def _cap(api: ApiContext) -> list[ApiRoute]:
+def _cap(api: ApiContext) -> list[Route]:
     if api.taking is None:
         return []
     from .routes_cap import cap_route  # imports the XML parser: 0.2 s and 10 MB that many nodes don't need
@@ -159,7 +157,7 @@ def _cap(api: ApiContext) -> list[ApiRoute]:
     return [cap_route(api)]
 
 
-def _operations(api: ApiContext) -> list[ApiRoute]:
+def _operations(api: ApiContext) -> list[Route]:
     async def healthz(_: Request) -> Response:
         return JSONResponse(HealthOut(status="alive"))
 
@@ -187,34 +185,14 @@ def _operations(api: ApiContext) -> list[ApiRoute]:
         return JSONResponse(found.to_map())
 
     return [
-        ApiRoute("GET", "/healthz", healthz, openapi.HEALTH),
-        ApiRoute("GET", "/readyz", readyz, openapi.READY),
-        ApiRoute("GET", "/problems/{slug}", problem_type, openapi.PROBLEM),
+        Route("/healthz", healthz),
+        Route("/readyz", readyz),
+        Route("/problems/{slug}", problem_type),
     ]
 
 
-def _metrics(api: ApiContext) -> ApiRoute:
+def _metrics(api: ApiContext) -> Route:
     async def metrics(_: Request) -> Response:
         return Response(await api.metrics.scrape(), media_type=CONTENT_TYPE)
 
-    return ApiRoute("GET", "/metrics", metrics, openapi.METRICS)
-
-
-def _documents(api: ApiContext, documented: Sequence[ApiRoute]) -> list[ApiRoute]:
-    """Return the routes of the documentation pages and of the documents.
-
-    `documented` are the routes that the OpenAPI document describes. That document is cached: making it takes 3 ms (the
-    first time 150 ms), and anybody may request it without a token.
-    """
-    made: tuple[Policy, int, Shown] | None = None
-
-    def openapi_json() -> Shown:
-        nonlocal made
-        step = api.clock.now().wall_ms // STEP_MS
-        if made is None or made[:2] != (api.policy, step):
-            models = (*openapi_calls.BODIES, *openapi_calls.ANSWERS)
-            document = openapi.openapi(documented, api.policy, step * STEP_MS, models)
-            made = api.policy, step, Shown.of(json.dumps(document, ensure_ascii=False).encode(), "application/json")
-        return made[2]
-
-    return page_routes(openapi_json)
+    return Route("/metrics", metrics)

@@ -5,21 +5,20 @@ middleware ──> a route, here ──> `calls.service` ──> responses
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 
 from ..auth.scopes import DISPATCH
 from ..auth.tokens import Requester
 from ..calls.service import CallOutcome
-from . import openapi_calls as documents
 from .context import ApiContext
 from .middleware import body_of, publishing_as, without_query
-from .openapi import ApiRoute
 from .responses import stored
 
 CONTENT, END = "content", "end"
 KINDS = ("call", CONTENT, END)
 
 
-def call_routes(api: ApiContext) -> list[ApiRoute]:
+def call_routes(api: ApiContext) -> list[Route]:
     """Return the routes for calls for help. If the policy has no calls, requests to open one are refused (RO1)."""
     for kind in KINDS:
         api.metrics.calls_accepted.labels(kind)  # creates the series at 0, so that Prometheus sees the first increase
@@ -49,11 +48,11 @@ def call_routes(api: ApiContext) -> list[ApiRoute]:
         return Response(b'{"calls":[' + b",".join(calls) + b"]}", media_type=JSONResponse.media_type)
 
     return [
-        ApiRoute("POST", "/v1/calls", open_call, documents.OPEN),
-        ApiRoute("POST", "/v1/calls/{call_id}/revisions", revise_call, documents.REVISE),
-        ApiRoute("POST", "/v1/calls/{call_id}/end", end_call, documents.END),
-        ApiRoute("GET", "/v1/calls/{call_id}", get_call, documents.GET),
-        ApiRoute("GET", "/v1/calls", open_calls, documents.LIST),
+        Route("/v1/calls", open_call, methods=["POST"]),
+        Route("/v1/calls/{call_id}/revisions", revise_call, methods=["POST"]),
+        Route("/v1/calls/{call_id}/end", end_call, methods=["POST"]),
+        Route("/v1/calls/{call_id}", get_call),
+        Route("/v1/calls", open_calls),
     ]
 
 

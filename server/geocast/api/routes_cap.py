@@ -7,6 +7,7 @@ from typing import cast
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 
 from ..ingest.cap.decision import OUTCOMES
 from ..ingest.cap.service import CHANGES, CapIngest, CapOutcome
@@ -14,11 +15,9 @@ from ..ingest.cap.sources import CapSources
 from ..model.alert import Cancel, Entry
 from ..model.errors import LogUnavailable
 from ..model.problems import Problem
-from . import openapi
 from .answers import CapOut, CapReason, CapWord
 from .context import ApiContext
 from .middleware import CAP_PATH, cap_of, is_dry_run, source_of
-from .openapi import ApiRoute
 from .responses import accepted, preview
 
 logger = logging.getLogger(__name__)
@@ -27,7 +26,7 @@ MAX_NAMED = 10  # how many violations one log message lists
 REFUSED, FAILED = "refused", "failed"  # the outcomes of messages that were not accepted; OUTCOMES has the others
 
 
-def cap_route(api: ApiContext) -> ApiRoute:
+def cap_route(api: ApiContext) -> Route:
     """Return the route that accepts CAP messages (POST /v1/cap)."""
     _create_counters(api, _cap_ingest(api).sources)
 
@@ -67,7 +66,7 @@ def cap_route(api: ApiContext) -> ApiRoute:
         created = answer.outcome in CHANGES and not dry_run
         return JSONResponse(_body(answer, dry_run=dry_run), 201 if created else 200)
 
-    return ApiRoute("POST", CAP_PATH, cap, openapi.CAP)
+    return Route(CAP_PATH, cap, methods=["POST"])
 
 
 def _cap_ingest(api: ApiContext) -> CapIngest:
