@@ -80,7 +80,7 @@ def test_files_other_than_documented_pages_are_not_served():
 
 def test_openapi_document_has_every_operation_of_a_node_that_takes_cap_messages():
     """Only the pages and the documents themselves are not in it (section 4)."""
-    routes = make_app(CapApi().api)._app.routes
+    routes = make_app(CapApi().api).app.routes
     served = {(route.path, method.lower()) for route in routes for method in route.methods}
     complete = json.loads(Path(openapi.__file__).with_name("static").joinpath("openapi.json").read_text("utf-8"))
     described = {(path, method) for path, calls in complete["paths"].items() for method in calls}

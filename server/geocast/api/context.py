@@ -1,7 +1,6 @@
 """The services, settings and limits that the routes of the api listener use."""
 
-from collections.abc import Callable, Hashable, Mapping
-from contextlib import AbstractAsyncContextManager, nullcontext
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -43,14 +42,6 @@ class Places:
         self.dry_runs = Turns("dry runs under way", MAX_DRY_RUNS, DRY_RUNS_AT_ONCE, share)
         self.messages = Shares("messages of CAP under way", MAX_CAP, share)
         self.starts = Starts()
-
-    def judging(self, subject: Hashable, *, dry_run: bool) -> AbstractAsyncContextManager[None]:
-        """Return a context manager for the `with` block in which a request to publish is decided.
-
-        For a dry run, entering the block waits while too many other dry runs are in progress. For other requests the
-        context manager does nothing.
-        """
-        return self.dry_runs.turn(subject) if dry_run else nullcontext()
 
 
 @dataclass(slots=True)

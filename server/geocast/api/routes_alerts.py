@@ -7,7 +7,8 @@ Every error is answered as `application/problem+json`.
 
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -17,7 +18,8 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from ..auth.scopes import AUDIT, DISPATCH, MANAGE, PUBLISH
-from ..metrics import CONTENT_TYPE, gauge
+from ..ingest.publish import Publishing, PublishOutcome
+from ..metrics import gauge
 from ..model import problems
 from ..model.alert import Revision
 from ..model.errors import LogUnavailable
@@ -25,8 +27,9 @@ from ..model.problems import Problem
 from ..policy.confirmation import AREA
 from ..policy.pii import KINDS
 from ..wire.frames import alert_map
-from .answers import HealthOut, ReadyOut, StateOut
+from .answers import ReadyOut, StateOut
 from .context import ApiContext
+from .health_app import health_routes, metrics_route
 from .http_server import serve
 from .middleware import Middleware, body_of, granted, is_dry_run, page_asked, publishing_as
 from .pages import page_routes
@@ -40,13 +43,13 @@ def make_app(api: ApiContext, *, with_metrics: bool = True) -> ASGIApp:
     """Return the ASGI application of the api listener. `with_metrics` says whether it serves /metrics."""
     routes = [*_alerts(api), *_cap(api), *call_routes(api), *_operations(api)]
     if with_metrics:
-        routes.append(_metrics(api))
+        routes.append(metrics_route(api.metrics))
     return _guarded([*routes, *page_routes(api, {route.path for route in routes})], api)
 
 
 def make_metrics_app(api: ApiContext) -> ASGIApp:
     """Return the ASGI application of the listener of `--metrics`, which serves only the metrics (rule H13)."""
-    return _guarded([_metrics(api)], api)
+    return _guarded([metrics_route(api.metrics)], api)
 
 
 @contextlib.asynccontextmanager
@@ -57,12 +60,10 @@ async def serving(
 
     Metrics are served on the socket `metrics_listener`, or on the API's own socket if it is None.
     """
-    async with contextlib.AsyncExitStack() as both:
-        await both.enter_async_context(
-            serve(make_app(api, with_metrics=metrics_listener is None), listener, api.metrics)
-        )
-        if metrics_listener is not None:
-            await both.enter_async_context(serve(make_metrics_app(api), metrics_listener, api.metrics, MAX_SCRAPERS))
+    its_own: contextlib.AbstractAsyncContextManager[None] = contextlib.nullcontext()
+    if metrics_listener is not None:
+        its_own = serve(make_metrics_app(api), metrics_listener, api.metrics, MAX_SCRAPERS)
+    async with serve(make_app(api, with_metrics=metrics_listener is None), listener, api.metrics), its_own:
         yield
 
 
@@ -89,34 +90,23 @@ def _guarded(routes: Sequence[Route], api: ApiContext) -> ASGIApp:
 
 
 def _alerts(api: ApiContext) -> list[Route]:
-    async def publish(request: Request) -> Response:
-        publisher = publishing_as(request, PUBLISH)
-        api.publishing.check_publisher(publisher)
-        dry_run = is_dry_run(request)
-        body = await body_of(request)
-        async with api.places.judging(publisher.subject, dry_run=dry_run):
-            outcome = await api.publishing.publish(body, publisher, dry_run=dry_run)
-        return dry(outcome) if dry_run else written(api, outcome, "alert")
+    own = (PUBLISH, MANAGE)  # the scopes of publishers, who may change and read
 
-    async def revise(request: Request) -> Response:
-        publisher = publishing_as(request, PUBLISH, MANAGE)
-        api.publishing.check_publisher(publisher)
-        dry_run = is_dry_run(request)
-        body = await body_of(request)
-        async with api.places.judging(publisher.subject, dry_run=dry_run):
-            outcome = await api.publishing.revise(request.path_params["alert_id"], body, publisher, dry_run=dry_run)
-        return dry(outcome) if dry_run else written(api, outcome, "revision")
+    def writing(kind: str, decide: Callable[..., Awaitable[PublishOutcome[Any]]], *scopes: str) -> Any:
+        async def write(request: Request) -> Response:
+            publisher = publishing_as(request, *scopes)
+            if kind != "cancel":  # nothing limits a cancel
+                api.publishing.check_publisher(publisher)
+            dry_run = is_dry_run(request)
+            given = (*request.path_params.values(), await body_of(request), publisher)
+            async with api.places.dry_runs.turn(publisher.subject) if dry_run else contextlib.nullcontext():
+                outcome = await decide(api.publishing, *given, dry_run=dry_run)
+            return dry(outcome) if dry_run else written(api, outcome, kind)
 
-    async def cancel(request: Request) -> Response:
-        publisher = publishing_as(request, PUBLISH, MANAGE)
-        dry_run = is_dry_run(request)
-        body = await body_of(request)
-        async with api.places.judging(publisher.subject, dry_run=dry_run):
-            outcome = await api.publishing.cancel(request.path_params["alert_id"], body, publisher, dry_run=dry_run)
-        return dry(outcome) if dry_run else written(api, outcome, "cancel")
+        return write
 
     async def get(request: Request) -> Response:
-        grant, alert_id = granted(request, PUBLISH, MANAGE), request.path_params["alert_id"]
+        grant, alert_id = granted(request, *own), request.path_params["alert_id"]
         async with api.places.reads.turn(grant.subject):
             history = await api.alert_log.history(alert_id)
             revisions = [entry for entry in history if isinstance(entry, Revision)]
@@ -130,19 +120,19 @@ def _alerts(api: ApiContext) -> list[Route]:
             return JSONResponse(answer)
 
     async def live(request: Request) -> Response:
-        grant = granted(request, PUBLISH, MANAGE)
+        grant = granted(request, *own)
         after, limit = page_asked(request)
         async with api.places.reads.turn(grant.subject):
             return await listed(await api.alert_log.live(api.clock.now().wall_ms, after, limit), limit)
 
     async def policy(request: Request) -> Response:
-        granted(request, PUBLISH, MANAGE, DISPATCH)
+        granted(request, *own, DISPATCH)
         return JSONResponse(api.policy.model_dump(exclude_none=True))
 
     return [
-        Route("/v1/alerts", publish, methods=["POST"]),
-        Route("/v1/alerts/{alert_id}/revisions", revise, methods=["POST"]),
-        Route("/v1/alerts/{alert_id}/cancel", cancel, methods=["POST"]),
+        Route("/v1/alerts", writing("alert", Publishing.publish, PUBLISH), methods=["POST"]),
+        Route("/v1/alerts/{alert_id}/revisions", writing("revision", Publishing.revise, *own), methods=["POST"]),
+        Route("/v1/alerts/{alert_id}/cancel", writing("cancel", Publishing.cancel, *own), methods=["POST"]),
         Route("/v1/alerts/{alert_id}", get),
         Route("/v1/alerts", live),
         Route("/v1/policy", policy),
@@ -158,17 +148,11 @@ def _cap(api: ApiContext) -> list[Route]:
 
 
 def _operations(api: ApiContext) -> list[Route]:
-    async def healthz(_: Request) -> Response:
-        return JSONResponse(HealthOut(status="alive"))
-
-    async def readyz(_: Request) -> Response:
-        reasons, calls = api.unready(), api.degraded()
-        answer: ReadyOut = {"status": "not ready", "reasons": reasons} if reasons else {"status": "ready"}
-        if calls:
+    def complete(answer: ReadyOut) -> None:
+        if calls := api.degraded():
             answer["degraded"] = [f"calls: {calls} with entries that no key of --call-keys opens"]
         if reads := api.reads():
             answer["reads"] = reads
-        return JSONResponse(answer, 503 if reasons else 200)
 
     api.metrics.watch(lambda: [gauge("ready", "1 if /readyz says 200", not api.unready())])
     for kind in ("alert", "revision", "cancel"):
@@ -184,15 +168,4 @@ def _operations(api: ApiContext) -> list[Route]:
             raise Problem(problems.NOT_FOUND)
         return JSONResponse(found.to_map())
 
-    return [
-        Route("/healthz", healthz),
-        Route("/readyz", readyz),
-        Route("/problems/{slug}", problem_type),
-    ]
-
-
-def _metrics(api: ApiContext) -> Route:
-    async def metrics(_: Request) -> Response:
-        return Response(await api.metrics.scrape(), media_type=CONTENT_TYPE)
-
-    return Route("/metrics", metrics)
+    return [*health_routes(api.unready, complete), Route("/problems/{slug}", problem_type)]

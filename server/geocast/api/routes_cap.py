@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-from collections.abc import Iterable
 from typing import cast
 
 from starlette.requests import Request
@@ -11,7 +10,6 @@ from starlette.routing import Route
 
 from ..ingest.cap.decision import OUTCOMES
 from ..ingest.cap.service import CHANGES, CapIngest, CapOutcome
-from ..ingest.cap.sources import CapSources
 from ..model.alert import Cancel, Entry
 from ..model.errors import LogUnavailable
 from ..model.problems import Problem
@@ -28,7 +26,9 @@ REFUSED, FAILED = "refused", "failed"  # the outcomes of messages that were not 
 
 def cap_route(api: ApiContext) -> Route:
     """Return the route that accepts CAP messages (POST /v1/cap)."""
-    _create_counters(api, _cap_ingest(api).sources)
+    for name in _cap_ingest(api).sources.names:
+        for outcome in (*OUTCOMES, REFUSED, FAILED):
+            api.metrics.cap_messages.labels(name, outcome)  # creates the series at 0, as for the other counters
 
     async def cap(request: Request) -> Response:
         taking = _cap_ingest(api)
@@ -74,13 +74,6 @@ def _cap_ingest(api: ApiContext) -> CapIngest:
     return api.taking
 
 
-def _create_counters(api: ApiContext, sources: CapSources) -> None:
-    """Create the counters for each source and outcome with the value 0, so that Prometheus sees the first increase."""
-    for name in sources.names:
-        for outcome in (*OUTCOMES, REFUSED, FAILED):
-            api.metrics.cap_messages.labels(name, outcome)
-
-
 def _count(api: ApiContext, entry: Entry) -> None:
     if not isinstance(entry, Cancel):
         api.metrics.accepted.labels("alert" if entry.revision == 1 else "revision").inc()
@@ -110,19 +103,13 @@ def _in_words(answer: CapOutcome) -> str:
 
     The line consists of fixed words, numbers and ids, without any text from the message.
     """
-    return " ".join(
-        [
-            answer.outcome + (f" ({answer.why})" if answer.why else ""),
-            *_ids("alerts", (f"{each.id}/{each.revision}" for each in answer.alerts)),
-            *_ids("cancelled", (each.id for each in answer.cancelled)),
-            *_ids("notes", sorted(answer.notes)),
-        ]
-    )
-
-
-def _ids(name: str, ids: Iterable[str]) -> list[str]:
-    listed = ",".join(ids)
-    return [f"{name}={listed}"] if listed else []
+    lists = {
+        "alerts": [f"{each.id}/{each.revision}" for each in answer.alerts],
+        "cancelled": [each.id for each in answer.cancelled],
+        "notes": sorted(answer.notes),
+    }
+    outcome = answer.outcome + (f" ({answer.why})" if answer.why else "")
+    return " ".join([outcome, *(f"{name}={','.join(listed)}" for name, listed in lists.items() if listed)])
 
 
 def _violations_in_words(problem: Problem) -> str:
