@@ -1,8 +1,11 @@
 """The services, settings and limits that the routes of the api listener use."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from starlette.requests import Request
+from starlette.responses import Response
 
 from ..alertlog import AlertLog
 from ..approvals.reviewers import NO_REVIEWERS, Reviewers
@@ -22,6 +25,8 @@ from .drain import Drain
 if TYPE_CHECKING:  # importing the XML parser takes 0.2 s and 10 MB, and many nodes receive no CAP messages
     from ..ingest.cap.service import CapIngest
     from ..ingest.cap.sources import CapSources
+
+Endpoint = Callable[[Request], Awaitable[Response]]
 
 MAX_REQUESTS = 2_000  # concurrent requests of token holders and CAP sources
 MAX_READS, READS_AT_ONCE = 128, 4  # reads of alerts and calls: how many may wait or run, and how many may run

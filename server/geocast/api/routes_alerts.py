@@ -28,7 +28,7 @@ from ..policy.confirmation import AREA
 from ..policy.pii import KINDS
 from ..wire.frames import alert_map
 from .answers import ReadyOut, StateOut
-from .context import ApiContext
+from .context import ApiContext, Endpoint
 from .health_app import health_routes, metrics_route
 from .http_server import serve
 from .middleware import Middleware, body_of, granted, is_dry_run, page_asked, publishing_as
@@ -92,7 +92,7 @@ def _guarded(routes: Sequence[Route], api: ApiContext) -> ASGIApp:
 def _alerts(api: ApiContext) -> list[Route]:
     own = (PUBLISH, MANAGE)  # the scopes of publishers, who may change and read
 
-    def writing(kind: str, decide: Callable[..., Awaitable[PublishOutcome[Any]]], *scopes: str) -> Any:
+    def writing(kind: str, decide: Callable[..., Awaitable[PublishOutcome[Any]]], *scopes: str) -> Endpoint:
         async def write(request: Request) -> Response:
             publisher = publishing_as(request, *scopes)
             if kind != "cancel":  # nothing limits a cancel
