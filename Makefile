@@ -28,7 +28,7 @@ export DEMO_SECONDS DEMO_FEED DEMO_FEED_FORMAT IMAGE TARGET BASE BUILDER BUILD_O
 # Python keeps what it has compiled; otherwise each test process would compile all tests again, in twice the CPU time.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install demo image home-assistant test test-home-assistant quick soak soak-faults soak-injections soak-abuse checked mutants check format bench bench-peers pictures look images asyncapi grafana docs dist sbom tag lock clean
+.PHONY: help install demo image home-assistant test test-home-assistant quick soak soak-faults soak-injections soak-abuse checked mutants check format bench bench-peers pictures look images interfaces grafana docs dist sbom tag lock clean
 help:            ## print this list
 	@grep -E '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
@@ -163,8 +163,8 @@ look: $(VENV)/.test $(WEB)  ## compare every page in its states with the accepte
 images: $(VENV)/.test $(WEB)  ## remake the pictures in docs/images from a demo
 	@PYTHONPATH=.:tests $(BIN)/python -m pages.docs_images
 
-asyncapi: $(VENV)/.runtime  ## regenerate docs/asyncapi.json, and what a node serves of it
-	@$(BIN)/python -m docs.asyncapi
+interfaces: $(VENV)/.runtime  ## regenerate docs/asyncapi.json, and the documents that a node serves
+	@$(BIN)/python -m docs.interfaces
 
 grafana: $(VENV)/.test  ## regenerate docs/deploy/grafana.json
 	@$(BIN)/python docs/deploy/grafana.py > docs/deploy/grafana.json

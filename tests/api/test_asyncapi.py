@@ -9,7 +9,7 @@ from jsonschema_rs import Draft7Validator, Draft202012Validator
 from jsonschema_rs import meta as metaschema
 from support.schemas import ASYNCAPI, FROM_CLIENTS, FROM_SERVERS, asyncapi, message_validator
 
-from docs.asyncapi.__main__ import files
+from docs.interfaces.__main__ import files
 from geocast.model import close_codes
 from geocast.stream import session
 
@@ -27,7 +27,7 @@ def resolved(reference):
 
 @pytest.mark.parametrize("path", files(), ids=lambda path: path.name)
 def test_stored_document_is_what_the_code_says(path):
-    """`make asyncapi` updates the stored files."""
+    """`make interfaces` updates the stored files."""
     assert path.read_text("utf-8") == files()[path]
 
 

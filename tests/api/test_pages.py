@@ -1,35 +1,29 @@
 """Tests of the api listener's public content: pages, documents, and the examples in the documents."""
 
 import asyncio
+import json
 import re
 from functools import cache
+from pathlib import Path
 
 import httpx
 import pytest
 from api.test_api import api_on
+from api.test_routes_cap import CapApi
 from jsonschema_rs import Draft202012Validator
 from support.fakes import NOON_MS, FakeClock
 
-from docs.asyncapi.document import document as asyncapi_document
-from docs.asyncapi.page import page as stream_page
+from docs.interfaces.asyncapi import document as asyncapi_document
+from docs.interfaces.page import page as stream_page
 from geocast import policy
 from geocast.alertlog.memory import MemoryLog
-from geocast.api import examples
+from geocast.api import examples, openapi
 from geocast.api.routes_alerts import make_app
 from geocast.model import close_codes
 from geocast.policy import Category, Policy
 
-SHOWN = (
-    "/docs",
-    "/docs/stream",
-    "/docs/calls.js",
-    "/docs/pages.css",
-    "/docs/icon.svg",
-    "/favicon.ico",
-    "/docs/swagger-ui.css",
-    "/openapi.json",
-    "/v1/asyncapi.json",
-)
+FILES = ("/docs/calls.js", "/docs/pages.css", "/docs/icon.svg", "/docs/swagger-ui.css")
+SHOWN = ("/docs", "/docs/stream", "/favicon.ico", "/openapi.json", "/v1/asyncapi.json", *FILES)
 
 
 CLOCK = FakeClock()
@@ -82,6 +76,16 @@ def test_files_other_than_documented_pages_are_not_served():
     """Neither other files of the static folder nor files of the folders above are served."""
     for name in ("calls", "examples.py", "..%2Fpages.py", "favicon.png", "redoc.standalone.js"):
         assert shown(f"/docs/{name}").status_code in (401, 404)
+
+
+def test_openapi_document_has_every_operation_of_a_node_that_takes_cap_messages():
+    """Only the pages and the documents themselves are not in it (section 4)."""
+    routes = make_app(CapApi().api).app.routes
+    served = {(route.path, method.lower()) for route in routes for method in route.methods}
+    complete = json.loads(Path(openapi.__file__).with_name("static").joinpath("openapi.json").read_text("utf-8"))
+    described = {(path, method) for path, calls in complete["paths"].items() for method in calls}
+    assert served - described == {(path, "get") for path in ("/", "/docs/{name}", *SHOWN) if path not in FILES}
+    assert described <= served
 
 
 # ---- examples in the documents ---------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ responses      functions that build answers and problem documents
 routes_alerts  routes for alerts, policy, health and metrics
 routes_calls   routes for calls for help
 routes_cap     the route for CAP messages
-openapi, openapi_calls, examples   the document that describes the API
+openapi, examples   the document that describes the API
 pages          the two documentation pages for people, and their files in static/
 drain          the orderly shutdown of a listener
 """

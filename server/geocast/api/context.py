@@ -1,9 +1,11 @@
 """The services, settings and limits that the routes of the api listener use."""
 
-from collections.abc import Callable, Hashable, Mapping
-from contextlib import AbstractAsyncContextManager, nullcontext
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from starlette.requests import Request
+from starlette.responses import Response
 
 from ..alertlog import AlertLog
 from ..approvals.reviewers import NO_REVIEWERS, Reviewers
@@ -24,6 +26,8 @@ if TYPE_CHECKING:  # importing the XML parser takes 0.2 s and 10 MB, and many no
     from ..ingest.cap.service import CapIngest
     from ..ingest.cap.sources import CapSources
 
+Endpoint = Callable[[Request], Awaitable[Response]]
+
 MAX_REQUESTS = 2_000  # concurrent requests of token holders and CAP sources
 MAX_READS, READS_AT_ONCE = 128, 4  # reads of alerts and calls: how many may wait or run, and how many may run
 MAX_DRY_RUNS, DRY_RUNS_AT_ONCE = 64, 4  # dry runs: how many may wait or run, and how many may run
@@ -43,14 +47,6 @@ class Places:
         self.dry_runs = Turns("dry runs under way", MAX_DRY_RUNS, DRY_RUNS_AT_ONCE, share)
         self.messages = Shares("messages of CAP under way", MAX_CAP, share)
         self.starts = Starts()
-
-    def judging(self, subject: Hashable, *, dry_run: bool) -> AbstractAsyncContextManager[None]:
-        """Return a context manager for the `with` block in which a request to publish is decided.
-
-        For a dry run, entering the block waits while too many other dry runs are in progress. For other requests the
-        context manager does nothing.
-        """
-        return self.dry_runs.turn(subject) if dry_run else nullcontext()
 
 
 @dataclass(slots=True)

@@ -69,6 +69,9 @@ _BY_HINT = {each.status: each for each in (problems.TOO_LARGE, problems.HEAD_TOO
 logging.getLogger("uvicorn.error").addFilter(lambda record: record.msg != "Invalid HTTP request received.")
 
 
+Timers = dict["HttpConnection", asyncio.TimerHandle]
+
+
 class HttpListener:
     """Counts the connections of one listening socket, and limits their number."""
 
@@ -77,12 +80,11 @@ class HttpListener:
         self._metrics = metrics
         self._capacity = capacity
         self._all = 0
-        self.waiting: dict[
-            HttpConnection, None
-        ] = {}  # connections without a request in progress; the one that has waited longest is first
+        # The connections that wait for the peer, with their timers; the one that has waited longest is first.
+        self.waiting: Timers = {}  # those without a request in progress
+        self.unread: Timers = {}  # those with unsent bytes of an answer
         loop = asyncio.get_running_loop()
         self.work = WorkQueue(loop.call_later, work_s=WORK_S, rest_times=0)  # Rule 5
-        self.unread: dict[HttpConnection, None] = {}  # connections with unsent bytes of an answer; the oldest is first
 
     def arrived(self) -> bool:
         """Count a new connection, and return whether it may stay; if not, it has to be refused (Rule 3).
@@ -100,9 +102,13 @@ class HttpListener:
     def left(self, connection: "HttpConnection") -> None:
         """Stop counting a connection, because the connection has ended."""
         self._all -= 1
-        self.waiting.pop(connection, None)
-        self.unread.pop(connection, None)
+        self.stop_timers(connection)
         self.work.leave(connection)
+
+    def stop_timers(self, connection: "HttpConnection") -> None:
+        """Stop both timers of a connection, which ends."""
+        _stop(self.waiting, connection)
+        _stop(self.unread, connection)
 
     def refusal(self, why: ProblemType) -> bytes:
         """Count a refusal with the problem type `why`, and return a complete HTTP response for it, as bytes.
@@ -120,6 +126,11 @@ class HttpListener:
             *(f"{name}: {value}" for name, value in problem.headers.items()),
         ]
         return "\r\n".join([*head, "", ""]).encode() + body
+
+
+def _stop(timers: Timers, connection: "HttpConnection") -> None:
+    if (timer := timers.pop(connection, None)) is not None:
+        timer.cancel()
 
 
 class _Requests(h11.Connection):
@@ -191,8 +202,6 @@ class HttpConnection(H11Protocol):
         self._refused = False
         self._half = False  # whether the peer has closed its sending side
         self._awaited: tuple[float, object] | None = None  # the timer's seconds, and the last request before it started
-        self._timer: asyncio.TimerHandle | None = None
-        self._unread: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Register a new connection, or refuse it if the listener is full (Rule 3)."""
@@ -206,11 +215,8 @@ class HttpConnection(H11Protocol):
             self.transport.close()  # a full node can't let refused connections linger
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Remove the ended connection from the listener and stop its timers."""
+        """Remove the ended connection from the listener, which stops its timers."""
         self._listener.left(self)
-        for timer in (self._timer, self._unread):
-            if timer is not None:
-                timer.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -334,13 +340,9 @@ class HttpConnection(H11Protocol):
         if awaited == self._awaited:
             return
         self._awaited = awaited
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        self._listener.waiting.pop(self, None)
+        _stop(self._listener.waiting, self)
         if awaited is not None and not self.transport.is_closing():
-            self._listener.waiting[self] = None
-            self._timer = self.loop.call_later(awaited[0], self._late)
+            self._listener.waiting[self] = self.loop.call_later(awaited[0], self._late)
 
     def _patience(self) -> float | None:
         """Return how many seconds the peer has for its next step.
@@ -369,23 +371,18 @@ class HttpConnection(H11Protocol):
 
     def give_way(self) -> None:
         """Close this connection, because a newer one takes its place (Rule 3)."""
-        self._listener.waiting.pop(self, None)
-        self._listener.unread.pop(self, None)
+        self._listener.stop_timers(self)
         self.transport.abort()
 
     def pause_writing(self) -> None:
         """Handle an answer that could not be sent completely: the peer has UNREAD_S seconds to read the rest."""
         super().pause_writing()
-        self._listener.unread[self] = None
-        self._unread = self.loop.call_later(UNREAD_S, self.transport.abort)
+        self._listener.unread[self] = self.loop.call_later(UNREAD_S, self.transport.abort)
 
     def resume_writing(self) -> None:
         """Stop the timer for an unsent answer, because the peer has read enough of it in time."""
         super().resume_writing()
-        self._listener.unread.pop(self, None)
-        if self._unread is not None:
-            self._unread.cancel()
-            self._unread = None
+        _stop(self._listener.unread, self)
 
 
 # ---- running the server --------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ import functools
 import logging
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from starlette.requests import ClientDisconnect, Request
@@ -60,6 +61,7 @@ _CURSOR = re.compile(CURSOR_PATTERN)
 _LIMIT = re.compile("[1-9][0-9]{0,3}")
 
 
+@dataclass(slots=True)
 class Middleware:
     """Checks each request before it reaches its route, and refuses it with an error if a check fails.
 
@@ -67,9 +69,8 @@ class Middleware:
     progress.
     """
 
-    def __init__(self, app: ASGIApp, api: ApiContext) -> None:
-        self._app = app
-        self._api = api
+    app: ASGIApp
+    api: ApiContext
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request. Answer every error with a problem document."""
@@ -84,29 +85,29 @@ class Middleware:
                 forbid_storing(message)
             await send(message)
 
-        self._api.requests += 1
-        scope["drain"] = self._api.drain
+        self.api.requests += 1
+        scope["drain"] = self.api.drain
         try:
             if _is_public(scope["path"]):
-                await self._app(scope, receive, observed)
+                await self.app(scope, receive, observed)
             else:
                 subject = await self._subject(scope)
-                scope["turn"] = functools.partial(self._api.places.starts.wait, subject)
+                scope["turn"] = functools.partial(self.api.places.starts.wait, subject)
                 async with self._place(subject):
-                    await self._app(scope, receive, observed)
+                    await self.app(scope, receive, observed)
         except Problem as refused:
-            await problem_answer(self._api, refused)(scope, receive, observed)
+            await problem_answer(self.api, refused)(scope, receive, observed)
         except asyncio.CancelledError:
-            if not self._api.drain.begun:
+            if not self.api.drain.begun:
                 raise
             if not started:  # the shutdown does not wait for this request; whether it was carried out is unknown
-                await problem_answer(self._api, _draining())(scope, receive, observed)
+                await problem_answer(self.api, _draining())(scope, receive, observed)
         except Exception as error:
             logger.error("a request to the api listener failed: %s", trace(error))
             if not started:
-                await problem_answer(self._api, Problem(problems.INTERNAL))(scope, receive, observed)
+                await problem_answer(self.api, Problem(problems.INTERNAL))(scope, receive, observed)
         finally:
-            self._api.requests -= 1
+            self.api.requests -= 1
 
     @contextlib.asynccontextmanager
     async def _place(self, subject: Hashable) -> AsyncIterator[None]:
@@ -118,12 +119,12 @@ class Middleware:
         """
         with contextlib.ExitStack() as held:
             try:
-                held.enter_context(self._api.places.requests.place(subject))
+                held.enter_context(self.api.places.requests.place(subject))
             except Problem:
                 with contextlib.suppress(TimeoutError):
-                    async with self._api.drain.waiting(REFUSED_S):
+                    async with self.api.drain.waiting(REFUSED_S):
                         await asyncio.Event().wait()
-                await self._api.places.starts.wait("refusals")  # at most one refusal per turn of the event loop
+                await self.api.places.starts.wait("refusals")  # at most one refusal per turn of the event loop
                 raise
             yield
 
@@ -133,21 +134,21 @@ class Middleware:
         Requests in progress are counted for each subject. Store the token's permissions as `grant`, or the CAP source
         as `cap_source`, in `scope`. Raise Problem: 503 if the node is shutting down, 401 if the token is not valid.
         """
-        if self._api.drain.begun:
+        if self.api.drain.begun:
             raise _draining()
         if scope["path"] == STREAM_PATH:
             raise Problem(problems.NOT_FOUND, "The stream, a WebSocket, is at the port of --stream, not at this one.")
         if source := self._by_secret(scope):
             scope["cap_source"] = source
             return source.name
-        token, tokens = bearer(scope), self._api.tokens
-        if self._api.newer_keys is not None and not tokens.knows_key_of(token):
-            await self._api.newer_keys.waited()
-        grant = tokens.check(token, self._api.clock.now(), again=True)
+        token, tokens = bearer(scope), self.api.tokens
+        if self.api.newer_keys is not None and not tokens.knows_key_of(token):
+            await self.api.newer_keys.waited()
+        grant = tokens.check(token, self.api.clock.now(), again=True)
         if grant is None:
-            is_cap = scope["path"] == CAP_PATH and self._api.taking is not None
+            is_cap = scope["path"] == CAP_PATH and self.api.taking is not None
             missing = CAP_UNAUTHORIZED if is_cap else ""
-            raise invalid_token(tokens, token, self._api.clock.now()) if token else unauthorized(missing)
+            raise invalid_token(tokens, token, self.api.clock.now()) if token else unauthorized(missing)
         scope["grant"] = grant
         return grant.subject
 
@@ -157,10 +158,10 @@ class Middleware:
         If the request also has a token, the token decides, and the result is None (rule CP1).
         """
         headers = [(name, value) for name, value in scope["headers"] if name in (b"authorization", b"cap-webhook-auth")]
-        if scope["path"] != CAP_PATH or self._api.taking is None or len(headers) != 1:
+        if scope["path"] != CAP_PATH or self.api.taking is None or len(headers) != 1:
             return None
         [(name, value)] = headers
-        return self._api.taking.sources.of_secret(value.decode("latin-1")) if name == b"cap-webhook-auth" else None
+        return self.api.taking.sources.of_secret(value.decode("latin-1")) if name == b"cap-webhook-auth" else None
 
 
 def _is_public(path: str) -> bool:

@@ -1,25 +1,28 @@
 """The public content of the api listener: two documentation pages, the files that they load, and the API documents.
 
-`make asyncapi` writes the stream's document and its page (static/asyncapi.json and stream.html).
+`make interfaces` writes the documents and the stream's page (static/openapi.json, asyncapi.json and stream.html).
 
 Content is sent from memory in slices, so for a client that reads slowly only one slice has to wait, and no file is
 open. Browsers ask each time whether their copy is still current (ETag). Pages may load and run only content from this
 listener.
 """
 
-import asyncio
 import functools
 import hashlib
-from collections.abc import Callable
+from collections.abc import Container
 from dataclasses import dataclass
 from importlib import resources
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
 
 from ..model import problems
 from ..model.problems import Problem
-from .openapi import ApiRoute
+from ..policy import Policy
+from .context import ApiContext
+from .examples import STEP_MS
+from .openapi import openapi
 from .responses import unless_known
 
 _FILES = {  # by name: the package that contains the file, the folder in the package, and the media type
@@ -62,20 +65,29 @@ class Shown:
         return unless_known(request, self.content, {**_HEADERS, "ETag": self.tag}, self.media_type)
 
 
-def page_routes(openapi: Callable[[], Shown]) -> list[ApiRoute]:
+def page_routes(api: ApiContext, paths: Container[str]) -> list[Route]:
     """Return the routes of `/`, `/docs`, the files under `/docs/`, the icon, and the documents of both listeners.
 
-    `openapi` returns the OpenAPI document. Its first call takes place in a thread.
+    The OpenAPI document describes these `paths`. It is cached: making it takes 2 ms, and anybody may request it without
+    a token.
     """
+    made: tuple[Policy, int, Shown] | None = None
 
     async def start(_: Request) -> Response:
         return RedirectResponse("/docs")
 
-    def shows(path: str, name: str) -> ApiRoute:
+    async def openapi_json(request: Request) -> Response:
+        nonlocal made
+        policy, step = api.policy, api.clock.now().wall_ms // STEP_MS
+        if made is None or made[:2] != (policy, step):
+            made = policy, step, Shown.of(openapi(paths, policy, step * STEP_MS), "application/json")
+        return made[2].answer(request)
+
+    def shows(path: str, name: str) -> Route:
         async def show(request: Request) -> Response:
             return _file(name).answer(request)
 
-        return ApiRoute("GET", path, show)
+        return Route(path, show)
 
     async def file(request: Request) -> Response:
         name = request.path_params["name"]
@@ -84,28 +96,14 @@ def page_routes(openapi: Callable[[], Shown]) -> list[ApiRoute]:
         return _file(name).answer(request)
 
     return [
-        ApiRoute("GET", "/", start),
+        Route("/", start),
         shows("/docs", "calls.html"),
         shows("/docs/stream", "stream.html"),
         shows("/favicon.ico", "icon.svg"),  # browsers ask for it when they show a JSON document
         shows("/v1/asyncapi.json", "asyncapi.json"),
-        _made("/openapi.json", openapi),
-        ApiRoute("GET", "/docs/{name}", file),
+        Route("/openapi.json", openapi_json),
+        Route("/docs/{name}", file),
     ]
-
-
-def _made(path: str, make: Callable[[], Shown]) -> ApiRoute:
-    first = asyncio.Lock()
-    made = False
-
-    async def show(request: Request) -> Response:
-        nonlocal made
-        if not made:  # the first OpenAPI document takes 150 ms, later ones 3 ms
-            async with first:
-                made = made or bool(await asyncio.to_thread(make))
-        return make().answer(request)
-
-    return ApiRoute("GET", path, show)
 
 
 @functools.cache

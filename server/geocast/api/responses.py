@@ -14,7 +14,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Message, Receive, Scope, Send
 
 from .. import failpoints
-from ..alertlog import Counts, Cursor, Page
+from ..alertlog import Counts, Page
 from ..ingest.publish import PublishOutcome
 from ..model import problems
 from ..model.alert import Cancel, Entry, OtherKind, Revision
@@ -74,8 +74,7 @@ def dry(outcome: PublishOutcome[Any]) -> Response:
     if isinstance(entry, Cancel):
         answer = {"id": entry.id}
     else:
-        answer = preview(entry)
-        answer["reach"] = {"area_km2": covered_km2(entry.alert.area)}
+        answer = {**preview(entry), "reach": {"area_km2": covered_km2(entry.alert.area)}}
     if outcome.form is not None:
         answer["form"] = outcome.form
     answer["approvals"] = outcome.approvals
@@ -118,12 +117,11 @@ async def listed(page: Page, limit: int) -> Response:
         maps = [alert_map(revision) for revision in page.revisions[start : start + RENDERED]]
         pieces.append(json.dumps(maps, ensure_ascii=False, separators=(",", ":"))[1:-1])
         await asyncio.sleep(0)
-    headers = {"Link": f'<{_next(page.after, limit)}>; rel="next"'} if page.after is not None else {}
+    headers = {}
+    if page.after is not None:
+        query = urlencode({"after": f"{page.after.ends_at}-{page.after.id}", "limit": limit})
+        headers["Link"] = f'</v1/alerts?{query}>; rel="next"'
     return Response(f'{{"alerts":[{",".join(pieces)}]}}', headers=headers, media_type="application/json")
-
-
-def _next(after: Cursor, limit: int) -> str:
-    return "/v1/alerts?" + urlencode({"after": f"{after.ends_at}-{after.id}", "limit": limit})
 
 
 def state(history: Sequence[Entry | OtherKind], now_ms: int) -> StateWord:

@@ -2,38 +2,37 @@
 
     http_server (the connection) ──> middleware ──> a route, here ──> publishing, or the log ──> responses
 
-Each route has its description for the OpenAPI document. Every error is answered as `application/problem+json`.
+Every error is answered as `application/problem+json`.
 """
 
 import contextlib
-import json
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from ..auth.scopes import AUDIT, DISPATCH, MANAGE, PUBLISH
-from ..metrics import CONTENT_TYPE, gauge
+from ..ingest.publish import Publishing, PublishOutcome
+from ..metrics import gauge
 from ..model import problems
 from ..model.alert import Revision
 from ..model.errors import LogUnavailable
 from ..model.problems import Problem
-from ..policy import Policy
 from ..policy.confirmation import AREA
 from ..policy.pii import KINDS
 from ..wire.frames import alert_map
-from . import openapi, openapi_calls
-from .answers import HealthOut, ReadyOut, StateOut
-from .context import ApiContext
-from .examples import STEP_MS
+from .answers import ReadyOut, StateOut
+from .context import ApiContext, Endpoint
+from .health_app import health_routes, metrics_route
 from .http_server import serve
 from .middleware import Middleware, body_of, granted, is_dry_run, page_asked, publishing_as
-from .openapi import ApiRoute
-from .pages import Shown, page_routes
+from .pages import page_routes
 from .responses import allowed, as_problem, dry, exact, listed, problem_answer, rounded, state, written
 from .routes_calls import call_routes
 
@@ -44,13 +43,13 @@ def make_app(api: ApiContext, *, with_metrics: bool = True) -> ASGIApp:
     """Return the ASGI application of the api listener. `with_metrics` says whether it serves /metrics."""
     routes = [*_alerts(api), *_cap(api), *call_routes(api), *_operations(api)]
     if with_metrics:
-        routes.append(_metrics(api))
-    return _guarded([*routes, *_documents(api, routes)], api)
+        routes.append(metrics_route(api.metrics))
+    return _guarded([*routes, *page_routes(api, {route.path for route in routes})], api)
 
 
 def make_metrics_app(api: ApiContext) -> ASGIApp:
     """Return the ASGI application of the listener of `--metrics`, which serves only the metrics (rule H13)."""
-    return _guarded([_metrics(api)], api)
+    return _guarded([metrics_route(api.metrics)], api)
 
 
 @contextlib.asynccontextmanager
@@ -61,16 +60,14 @@ async def serving(
 
     Metrics are served on the socket `metrics_listener`, or on the API's own socket if it is None.
     """
-    async with contextlib.AsyncExitStack() as both:
-        await both.enter_async_context(
-            serve(make_app(api, with_metrics=metrics_listener is None), listener, api.metrics)
-        )
-        if metrics_listener is not None:
-            await both.enter_async_context(serve(make_metrics_app(api), metrics_listener, api.metrics, MAX_SCRAPERS))
+    its_own: contextlib.AbstractAsyncContextManager[None] = contextlib.nullcontext()
+    if metrics_listener is not None:
+        its_own = serve(make_metrics_app(api), metrics_listener, api.metrics, MAX_SCRAPERS)
+    async with serve(make_app(api, with_metrics=metrics_listener is None), listener, api.metrics), its_own:
         yield
 
 
-def _guarded(routes: Sequence[ApiRoute], api: ApiContext) -> ASGIApp:
+def _guarded(routes: Sequence[Route], api: ApiContext) -> ASGIApp:
     """Return an application with these routes, in which the middleware checks each request first.
 
     The application answers every error with a problem document.
@@ -82,6 +79,8 @@ def _guarded(routes: Sequence[ApiRoute], api: ApiContext) -> ASGIApp:
             found.headers["Allow"] = allowed(routes, request.url.path)
         return problem_answer(api, found)
 
+    for route in routes:
+        route.methods = (route.methods or set()) - {"HEAD"}  # Starlette would answer it, too
     app = Starlette(
         routes=routes,
         exception_handlers=dict.fromkeys((Problem, LogUnavailable, HTTPException, Exception), problem),
@@ -90,35 +89,24 @@ def _guarded(routes: Sequence[ApiRoute], api: ApiContext) -> ASGIApp:
     return Middleware(app, api)
 
 
-def _alerts(api: ApiContext) -> list[ApiRoute]:
-    async def publish(request: Request) -> Response:
-        publisher = publishing_as(request, PUBLISH)
-        api.publishing.check_publisher(publisher)
-        dry_run = is_dry_run(request)
-        body = await body_of(request)
-        async with api.places.judging(publisher.subject, dry_run=dry_run):
-            outcome = await api.publishing.publish(body, publisher, dry_run=dry_run)
-        return dry(outcome) if dry_run else written(api, outcome, "alert")
+def _alerts(api: ApiContext) -> list[Route]:
+    own = (PUBLISH, MANAGE)  # the scopes of publishers, who may change and read
 
-    async def revise(request: Request) -> Response:
-        publisher = publishing_as(request, PUBLISH, MANAGE)
-        api.publishing.check_publisher(publisher)
-        dry_run = is_dry_run(request)
-        body = await body_of(request)
-        async with api.places.judging(publisher.subject, dry_run=dry_run):
-            outcome = await api.publishing.revise(request.path_params["alert_id"], body, publisher, dry_run=dry_run)
-        return dry(outcome) if dry_run else written(api, outcome, "revision")
+    def writing(kind: str, decide: Callable[..., Awaitable[PublishOutcome[Any]]], *scopes: str) -> Endpoint:
+        async def write(request: Request) -> Response:
+            publisher = publishing_as(request, *scopes)
+            if kind != "cancel":  # nothing limits a cancel
+                api.publishing.check_publisher(publisher)
+            dry_run = is_dry_run(request)
+            given = (*request.path_params.values(), await body_of(request), publisher)
+            async with api.places.dry_runs.turn(publisher.subject) if dry_run else contextlib.nullcontext():
+                outcome = await decide(api.publishing, *given, dry_run=dry_run)
+            return dry(outcome) if dry_run else written(api, outcome, kind)
 
-    async def cancel(request: Request) -> Response:
-        publisher = publishing_as(request, PUBLISH, MANAGE)
-        dry_run = is_dry_run(request)
-        body = await body_of(request)
-        async with api.places.judging(publisher.subject, dry_run=dry_run):
-            outcome = await api.publishing.cancel(request.path_params["alert_id"], body, publisher, dry_run=dry_run)
-        return dry(outcome) if dry_run else written(api, outcome, "cancel")
+        return write
 
     async def get(request: Request) -> Response:
-        grant, alert_id = granted(request, PUBLISH, MANAGE), request.path_params["alert_id"]
+        grant, alert_id = granted(request, *own), request.path_params["alert_id"]
         async with api.places.reads.turn(grant.subject):
             history = await api.alert_log.history(alert_id)
             revisions = [entry for entry in history if isinstance(entry, Revision)]
@@ -132,26 +120,26 @@ def _alerts(api: ApiContext) -> list[ApiRoute]:
             return JSONResponse(answer)
 
     async def live(request: Request) -> Response:
-        grant = granted(request, PUBLISH, MANAGE)
+        grant = granted(request, *own)
         after, limit = page_asked(request)
         async with api.places.reads.turn(grant.subject):
             return await listed(await api.alert_log.live(api.clock.now().wall_ms, after, limit), limit)
 
     async def policy(request: Request) -> Response:
-        granted(request, PUBLISH, MANAGE, DISPATCH)
+        granted(request, *own, DISPATCH)
         return JSONResponse(api.policy.model_dump(exclude_none=True))
 
     return [
-        ApiRoute("POST", "/v1/alerts", publish, openapi.PUBLISH),
-        ApiRoute("POST", "/v1/alerts/{alert_id}/revisions", revise, openapi.REVISE),
-        ApiRoute("POST", "/v1/alerts/{alert_id}/cancel", cancel, openapi.CANCEL),
-        ApiRoute("GET", "/v1/alerts/{alert_id}", get, openapi.GET),
-        ApiRoute("GET", "/v1/alerts", live, openapi.LIST),
-        ApiRoute("GET", "/v1/policy", policy, openapi.POLICY),
+        Route("/v1/alerts", writing("alert", Publishing.publish, PUBLISH), methods=["POST"]),
+        Route("/v1/alerts/{alert_id}/revisions", writing("revision", Publishing.revise, *own), methods=["POST"]),
+        Route("/v1/alerts/{alert_id}/cancel", writing("cancel", Publishing.cancel, *own), methods=["POST"]),
+        Route("/v1/alerts/{alert_id}", get),
+        Route("/v1/alerts", live),
+        Route("/v1/policy", policy),
     ]
 
 
-def _cap(api: ApiContext) -> list[ApiRoute]:
+def _cap(api: ApiContext) -> list[Route]:
     if api.taking is None:
         return []
     from .routes_cap import cap_route  # imports the XML parser: 0.2 s and 10 MB that many nodes don't need
@@ -159,18 +147,12 @@ def _cap(api: ApiContext) -> list[ApiRoute]:
     return [cap_route(api)]
 
 
-def _operations(api: ApiContext) -> list[ApiRoute]:
-    async def healthz(_: Request) -> Response:
-        return JSONResponse(HealthOut(status="alive"))
-
-    async def readyz(_: Request) -> Response:
-        reasons, calls = api.unready(), api.degraded()
-        answer: ReadyOut = {"status": "not ready", "reasons": reasons} if reasons else {"status": "ready"}
-        if calls:
+def _operations(api: ApiContext) -> list[Route]:
+    def complete(answer: ReadyOut) -> None:
+        if calls := api.degraded():
             answer["degraded"] = [f"calls: {calls} with entries that no key of --call-keys opens"]
         if reads := api.reads():
             answer["reads"] = reads
-        return JSONResponse(answer, 503 if reasons else 200)
 
     api.metrics.watch(lambda: [gauge("ready", "1 if /readyz says 200", not api.unready())])
     for kind in ("alert", "revision", "cancel"):
@@ -186,35 +168,4 @@ def _operations(api: ApiContext) -> list[ApiRoute]:
             raise Problem(problems.NOT_FOUND)
         return JSONResponse(found.to_map())
 
-    return [
-        ApiRoute("GET", "/healthz", healthz, openapi.HEALTH),
-        ApiRoute("GET", "/readyz", readyz, openapi.READY),
-        ApiRoute("GET", "/problems/{slug}", problem_type, openapi.PROBLEM),
-    ]
-
-
-def _metrics(api: ApiContext) -> ApiRoute:
-    async def metrics(_: Request) -> Response:
-        return Response(await api.metrics.scrape(), media_type=CONTENT_TYPE)
-
-    return ApiRoute("GET", "/metrics", metrics, openapi.METRICS)
-
-
-def _documents(api: ApiContext, documented: Sequence[ApiRoute]) -> list[ApiRoute]:
-    """Return the routes of the documentation pages and of the documents.
-
-    `documented` are the routes that the OpenAPI document describes. That document is cached: making it takes 3 ms (the
-    first time 150 ms), and anybody may request it without a token.
-    """
-    made: tuple[Policy, int, Shown] | None = None
-
-    def openapi_json() -> Shown:
-        nonlocal made
-        step = api.clock.now().wall_ms // STEP_MS
-        if made is None or made[:2] != (api.policy, step):
-            models = (*openapi_calls.BODIES, *openapi_calls.ANSWERS)
-            document = openapi.openapi(documented, api.policy, step * STEP_MS, models)
-            made = api.policy, step, Shown.of(json.dumps(document, ensure_ascii=False).encode(), "application/json")
-        return made[2]
-
-    return page_routes(openapi_json)
+    return [*health_routes(api.unready, complete), Route("/problems/{slug}", problem_type)]

@@ -3,38 +3,43 @@
 middleware ──> a route, here ──> `calls.service` ──> responses
 """
 
+from collections.abc import Awaitable, Callable
+
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 
 from ..auth.scopes import DISPATCH
 from ..auth.tokens import Requester
-from ..calls.service import CallOutcome
-from . import openapi_calls as documents
-from .context import ApiContext
+from ..calls.service import CallOutcome, CallService
+from .context import ApiContext, Endpoint
 from .middleware import body_of, publishing_as, without_query
-from .openapi import ApiRoute
 from .responses import stored
 
-CONTENT, END = "content", "end"
-KINDS = ("call", CONTENT, END)
+KINDS = ("call", "content", "end")
 
 
-def call_routes(api: ApiContext) -> list[ApiRoute]:
+def call_routes(api: ApiContext) -> list[Route]:
     """Return the routes for calls for help. If the policy has no calls, requests to open one are refused (RO1)."""
     for kind in KINDS:
         api.metrics.calls_accepted.labels(kind)  # creates the series at 0, so that Prometheus sees the first increase
 
-    async def open_call(request: Request) -> Response:
-        dispatcher = _dispatching(request)
-        return _written(api, await api.calling.open(await body_of(request), dispatcher), "call")
+    def writing(kind: str, decide: Callable[..., Awaitable[CallOutcome]]) -> Endpoint:
+        """Return the handler of requests that store an entry of a call.
 
-    async def revise_call(request: Request) -> Response:
-        dispatcher, call_id = _dispatching(request), request.path_params["call_id"]
-        return _written(api, await api.calling.revise(call_id, await body_of(request), dispatcher), CONTENT)
+        It answers 201 for a new entry, and 200 if the request repeats an earlier one. New entries are counted in the
+        metrics under `kind`.
+        """
 
-    async def end_call(request: Request) -> Response:
-        dispatcher, call_id = _dispatching(request), request.path_params["call_id"]
-        return _written(api, await api.calling.end(call_id, await body_of(request), dispatcher), END)
+        async def write(request: Request) -> Response:
+            dispatcher = _dispatching(request)
+            outcome = await decide(api.calling, *request.path_params.values(), await body_of(request), dispatcher)
+            if not outcome.created:
+                return JSONResponse(outcome.answer)
+            api.metrics.calls_accepted.labels(kind).inc()
+            return stored(outcome.answer, f"/v1/calls/{outcome.answer['id']}")
+
+        return write
 
     async def get_call(request: Request) -> Response:
         dispatcher = _dispatching(request)
@@ -49,11 +54,11 @@ def call_routes(api: ApiContext) -> list[ApiRoute]:
         return Response(b'{"calls":[' + b",".join(calls) + b"]}", media_type=JSONResponse.media_type)
 
     return [
-        ApiRoute("POST", "/v1/calls", open_call, documents.OPEN),
-        ApiRoute("POST", "/v1/calls/{call_id}/revisions", revise_call, documents.REVISE),
-        ApiRoute("POST", "/v1/calls/{call_id}/end", end_call, documents.END),
-        ApiRoute("GET", "/v1/calls/{call_id}", get_call, documents.GET),
-        ApiRoute("GET", "/v1/calls", open_calls, documents.LIST),
+        Route("/v1/calls", writing("call", CallService.open), methods=["POST"]),
+        Route("/v1/calls/{call_id}/revisions", writing("content", CallService.revise), methods=["POST"]),
+        Route("/v1/calls/{call_id}/end", writing("end", CallService.end), methods=["POST"]),
+        Route("/v1/calls/{call_id}", get_call),
+        Route("/v1/calls", open_calls),
     ]
 
 
@@ -65,15 +70,3 @@ def _dispatching(request: Request) -> Requester:
     dispatcher = publishing_as(request, DISPATCH)
     without_query(request)
     return dispatcher
-
-
-def _written(api: ApiContext, outcome: CallOutcome, kind: str) -> Response:
-    """Return the response to a request that stores an entry of a call.
-
-    The status is 201 for a new entry, and 200 if the request repeats an earlier one. New entries are counted in the
-    metrics under `kind`.
-    """
-    if not outcome.created:
-        return JSONResponse(outcome.answer)
-    api.metrics.calls_accepted.labels(kind).inc()
-    return stored(outcome.answer, f"/v1/calls/{outcome.answer['id']}")

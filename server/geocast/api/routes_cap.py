@@ -2,23 +2,20 @@
 
 import contextlib
 import logging
-from collections.abc import Iterable
 from typing import cast
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 
 from ..ingest.cap.decision import OUTCOMES
 from ..ingest.cap.service import CHANGES, CapIngest, CapOutcome
-from ..ingest.cap.sources import CapSources
 from ..model.alert import Cancel, Entry
 from ..model.errors import LogUnavailable
 from ..model.problems import Problem
-from . import openapi
 from .answers import CapOut, CapReason, CapWord
 from .context import ApiContext
 from .middleware import CAP_PATH, cap_of, is_dry_run, source_of
-from .openapi import ApiRoute
 from .responses import accepted, preview
 
 logger = logging.getLogger(__name__)
@@ -27,9 +24,11 @@ MAX_NAMED = 10  # how many violations one log message lists
 REFUSED, FAILED = "refused", "failed"  # the outcomes of messages that were not accepted; OUTCOMES has the others
 
 
-def cap_route(api: ApiContext) -> ApiRoute:
+def cap_route(api: ApiContext) -> Route:
     """Return the route that accepts CAP messages (POST /v1/cap)."""
-    _create_counters(api, _cap_ingest(api).sources)
+    for name in _cap_ingest(api).sources.names:
+        for outcome in (*OUTCOMES, REFUSED, FAILED):
+            api.metrics.cap_messages.labels(name, outcome)  # creates the series at 0, as for the other counters
 
     async def cap(request: Request) -> Response:
         taking = _cap_ingest(api)
@@ -67,19 +66,12 @@ def cap_route(api: ApiContext) -> ApiRoute:
         created = answer.outcome in CHANGES and not dry_run
         return JSONResponse(_body(answer, dry_run=dry_run), 201 if created else 200)
 
-    return ApiRoute("POST", CAP_PATH, cap, openapi.CAP)
+    return Route(CAP_PATH, cap, methods=["POST"])
 
 
 def _cap_ingest(api: ApiContext) -> CapIngest:
     assert api.taking is not None, "the route exists only on nodes that accept CAP messages"
     return api.taking
-
-
-def _create_counters(api: ApiContext, sources: CapSources) -> None:
-    """Create the counters for each source and outcome with the value 0, so that Prometheus sees the first increase."""
-    for name in sources.names:
-        for outcome in (*OUTCOMES, REFUSED, FAILED):
-            api.metrics.cap_messages.labels(name, outcome)
 
 
 def _count(api: ApiContext, entry: Entry) -> None:
@@ -111,19 +103,13 @@ def _in_words(answer: CapOutcome) -> str:
 
     The line consists of fixed words, numbers and ids, without any text from the message.
     """
-    return " ".join(
-        [
-            answer.outcome + (f" ({answer.why})" if answer.why else ""),
-            *_ids("alerts", (f"{each.id}/{each.revision}" for each in answer.alerts)),
-            *_ids("cancelled", (each.id for each in answer.cancelled)),
-            *_ids("notes", sorted(answer.notes)),
-        ]
-    )
-
-
-def _ids(name: str, ids: Iterable[str]) -> list[str]:
-    listed = ",".join(ids)
-    return [f"{name}={listed}"] if listed else []
+    lists = {
+        "alerts": [f"{each.id}/{each.revision}" for each in answer.alerts],
+        "cancelled": [each.id for each in answer.cancelled],
+        "notes": sorted(answer.notes),
+    }
+    outcome = answer.outcome + (f" ({answer.why})" if answer.why else "")
+    return " ".join([outcome, *(f"{name}={','.join(listed)}" for name, listed in lists.items() if listed)])
 
 
 def _violations_in_words(problem: Problem) -> str:

@@ -11,7 +11,6 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from geocast import __version__
-from geocast.api.openapi import schemas_of
 from geocast.calls.aeds import MOST
 from geocast.calls.eligibility import Reason
 from geocast.calls.messages import CallOut
@@ -27,9 +26,10 @@ from geocast.wire.fields import Id, Latitude, Longitude, Phone, RevisionNumber
 from geocast.wire.frames import JSON, MSGPACK, WIRES
 from geocast.wire.output import AlertOut, LanguageOut, TimeOut
 
+from .schemas import REF, schemas_of
+
 PONG_S = 10  # how long a client waits for the answer to its `ping` (rule W9)
 
-_SCHEMA = "#/components/schemas/{model}"
 Qual = Annotated[str, Field(pattern="^[a-z0-9_]{1,32}$")]
 Base64Url = Annotated[str, Field(pattern="^[A-Za-z0-9_-]+$", max_length=1_024)]
 _LIVE = "Number of messages that follow at once: first those about calls, then cancels, then alerts by severity."
@@ -91,8 +91,8 @@ class AlertMessage(BaseModel):
     model_config = ConfigDict(
         json_schema_extra={
             "if": {"required": ["proof"]},
-            "then": {"properties": {"alert": {"$ref": _SCHEMA.format(model="ProvedAlertOut")}}},
-            "else": {"properties": {"alert": {"$ref": _SCHEMA.format(model="AlertOut")}}},
+            "then": {"properties": {"alert": {"$ref": REF.format(model="ProvedAlertOut")}}},
+            "else": {"properties": {"alert": {"$ref": REF.format(model="AlertOut")}}},
         }
     )
 
