@@ -160,7 +160,7 @@ def test_polygon_around_circle_has_equal_sides_just_outside(radius_m):
 
 def test_counted_repeats_each_index_and_numbers_the_repetitions():
     """An index with the count 0 is left out."""
-    which, number = coarse_cover._counted(np.array([2, 0, 3]))
+    which, number = coarse_cover.counted(np.array([2, 0, 3]))
     assert (which.tolist(), number.tolist()) == ([0, 0, 2, 2, 2], [0, 1, 0, 1, 2])
 
 

@@ -51,7 +51,7 @@ def square(lng, lat, size):
 
 def rings_of(given):
     """Return the published polygons of pieces."""
-    outlines = [RequestedPolygon.of_arcs(piece.ring[0], piece.ring[1], piece.beyond_m) for piece in given]
+    outlines = [RequestedPolygon(piece.ring[0], piece.ring[1], piece.beyond_m) for piece in given]
     published = [publish_polygons([outline], 5_000) for outline in outlines]
     return [SphericalPolygon(polygon.ring, polygon.buffer_m) for [polygon] in published]
 
@@ -72,7 +72,7 @@ def scattered(ring, rng, count=4_000):
 
 def exact(ring):
     """Return a ring as drawn, with its edges split into short ones."""
-    return RequestedPolygon(list(zip(*wrapped(ring).tolist(), strict=True))).ring(0)
+    return RequestedPolygon.requested(list(zip(*wrapped(ring).tolist(), strict=True))).ring(0)
 
 
 def assert_covers(drawn, found, rng):

@@ -48,8 +48,13 @@ def wavy(corners, radius_deg, lat=33.0, lng=-97.0, waves=40, height=0.2):
 
 def published(positions, simplify_m=0):
     """Return the polygon that is published for this ring alone."""
-    [polygon] = publish_polygons([RequestedPolygon(positions)], simplify_m)
+    [polygon] = publish_polygons([RequestedPolygon.requested(positions)], simplify_m)
     return polygon
+
+
+def crossing(positions):
+    """Return the polygon inside a ring that may cross itself."""
+    return RequestedPolygon(*split_edges(*np.array(positions, float).T))
 
 
 def on_edges(positions, count=40):
@@ -91,7 +96,7 @@ def away_m(polygon, points):
 def test_requested_polygon_refuses_invalid_ring(ring, why):
     """The ring breaks one of the rules A16 to A19, or has too many pieces (rule B7)."""
     with pytest.raises(ValueError, match=why):
-        RequestedPolygon(ring)
+        RequestedPolygon.requested(ring)
 
 
 @pytest.mark.parametrize(
@@ -127,7 +132,7 @@ def star(points, lat=50.0, lng=10.0, radius_deg=0.05):
 def test_requested_polygon_with_thousands_of_crossings_is_checked_quickly():
     """The cost depends on the number of corners. Computing all 10,000 crossings would take minutes (rule CP22)."""
     with cpu_limit(5):
-        assert RequestedPolygon(star(141), may_cross=True).crosses
+        assert crossing(star(141)).crosses
 
 
 SQUARE = [(0, 0), (1, 0), (1, 1), (0, 1)]
@@ -147,7 +152,7 @@ QUARTERS = [(1, 1), (-1, 1), (-1, -1), (1, -1)]
 def test_requested_polygon_may_cross_itself_if_it_has_area(ring, size):
     """The parts of the ring may turn in different directions (rule CP22)."""
     ring = [(20 + size * x, 10 + size * y) for x, y in [*ring, ring[0]]]
-    assert RequestedPolygon(ring, may_cross=True).crosses
+    assert crossing(ring).crosses
 
 
 @pytest.mark.parametrize("size", [1e-4, 1, 20])
@@ -162,7 +167,7 @@ def test_requested_polygon_refuses_ring_that_retraces_its_own_edges(ring, size):
     """Such a ring encloses no area (rule CP22)."""
     ring = [(20 + size * x, 10 + size * y) for x, y in [*ring, ring[0]]]
     with pytest.raises(ValueError, match="must have an area"):
-        RequestedPolygon(ring, may_cross=True)
+        crossing(ring)
 
 
 # ---- published polygons --------------------------------------------------------------------------------------
@@ -236,13 +241,13 @@ def test_edge_close_to_its_arc_needs_no_buffer():
 def test_simplified_polygon_covers_requested_polygon(radius_deg, simplify_m):
     """The first tolerance that leaves at most 500 corners is used (rules B8 and B9)."""
     ring = wavy(2_400, radius_deg)
-    assert publish_polygons([RequestedPolygon(ring)], 0) is None
+    assert publish_polygons([RequestedPolygon.requested(ring)], 0) is None
     polygon = published(ring, simplify_m)
     assert len(polygon.ring) - 1 <= MAX_CORNERS
     tolerance_m = polygon.buffer_m - 10 - 10 * (polygon.buffer_m % 100 == 20)
     assert tolerance_m in TOLERANCES_M
     finer = [each for each in TOLERANCES_M if each < tolerance_m]
-    assert publish_polygons([RequestedPolygon(ring)], finer[-1] if finer else 0) is None
+    assert publish_polygons([RequestedPolygon.requested(ring)], finer[-1] if finer else 0) is None
     places = s2.places(np.random.default_rng(1), (33.0, -97.0), radius_deg * 111_195, 4_000)
     points = np.array(unit_vectors(places[:, 1], places[:, 0]))
     asked = SphericalPolygon(ring, 0.0).contains_all(points, np.zeros(len(places)))
@@ -265,18 +270,18 @@ def test_tolerance_that_makes_ring_cross_itself_is_skipped():
     teeth = [(n / 1_000, 0.0004 + 0.0003 * (n % 2)) for n in range(800)]
     ring = [(0.0, 0.0), (0.8, 0.0), *teeth[::-1], (0.0, 0.0)]
     for simplify_m in (0, 50, 100, 5_000):
-        found = publish_polygons([RequestedPolygon(ring)], simplify_m)
+        found = publish_polygons([RequestedPolygon.requested(ring)], simplify_m)
         if found is not None:
-            RequestedPolygon(found[0].ring)  # raises if the ring crosses itself
-    assert publish_polygons([RequestedPolygon(ring)], 0) is None
+            RequestedPolygon.requested(found[0].ring)  # raises if the ring crosses itself
+    assert publish_polygons([RequestedPolygon.requested(ring)], 0) is None
 
 
 def test_corner_limit_counts_all_polygons_together():
     """All polygons of an alert together may have 500 corners (rule P12)."""
-    half = RequestedPolygon(wavy(251, 0.02))
+    half = RequestedPolygon.requested(wavy(251, 0.02))
     assert publish_polygons([half], 0) is not None
     assert publish_polygons([half, half], 0) is None
-    assert publish_polygons([RequestedPolygon(wavy(250, 0.02))] * 2, 0) is not None
+    assert publish_polygons([RequestedPolygon.requested(wavy(250, 0.02))] * 2, 0) is not None
 
 
 # ---- limits of the computation (HD3) -----------------------------------------------------------------------------
@@ -312,9 +317,12 @@ def test_simplification_of_zigzag_needs_few_levels(ring, monkeypatch):
 
 def test_ring_with_too_many_comparisons_is_not_tested_for_crossings(monkeypatch):
     """The ring counts as crossing itself (rule CP22), and a publisher's request is refused (rules HD3 and P12)."""
-    assert RequestedPolygon(zigzag(2_500)).compared <= MAX_COMPARED  # so every ring that A16 allows is tested
+    assert RequestedPolygon.requested(zigzag(2_500)).compared <= MAX_COMPARED  # so every ring that A16 allows is tested
     monkeypatch.setattr(shapely, "is_valid", None)
-    tangled, filled = RequestedPolygon(zigzag(5_000)), RequestedPolygon(zigzag(5_000), may_cross=True)
+    tangled, filled = (
+        RequestedPolygon.requested(zigzag(5_000)),
+        crossing(zigzag(5_000)),
+    )
     assert (tangled.tangled, tangled.crosses) == (True, False)
     assert (filled.tangled, filled.crosses) == (False, True)
     assert publish_polygons([tangled], 5_000) is None
@@ -324,8 +332,8 @@ def test_ring_with_too_many_comparisons_is_not_tested_for_crossings(monkeypatch)
 
 def test_number_of_comparisons_grows_with_square_of_corners_only_for_zigzag():
     """So the limit does not refuse real coasts (rule HD3)."""
-    assert RequestedPolygon(coast(7_000)).compared < MAX_COMPARED / 10
-    assert RequestedPolygon(zigzag(2_000)).compared > 3.9 * RequestedPolygon(zigzag(1_000)).compared
+    assert RequestedPolygon.requested(coast(7_000)).compared < MAX_COMPARED / 10
+    assert RequestedPolygon.requested(zigzag(2_000)).compared > 3.9 * RequestedPolygon.requested(zigzag(1_000)).compared
 
 
 @pytest.mark.parametrize(
@@ -357,7 +365,7 @@ def test_splitting_rings_together_equals_splitting_each_ring():
 def test_islet_beside_rough_coast_becomes_box_around_it():
     """The islet would vanish with the tolerance that the coast needs (rule HD10)."""
     islet = [(-89.0 + x / 2_000, 19.0 + y / 2_000) for x, y in ((0, 0), (3, 1), (4, 4), (1, 3), (0, 0))]
-    rings = [RequestedPolygon(coast(2_000)), RequestedPolygon(islet)]
+    rings = [RequestedPolygon.requested(coast(2_000)), RequestedPolygon.requested(islet)]
     coast_of, box_of = publish_polygons(rings, 1_000)
     assert (len(box_of.ring) - 1, coast_of.buffer_m >= 200) == (4, True)
     assert s2.depth_m(box_of.ring, np.array(islet)).min() > 0
@@ -391,7 +399,7 @@ def test_smallest_circle_is_around_the_middle_of_all_corners():
 
 def outline_of(*corners, beyond_m=0.0):
     """Return a polygon with these corners, (longitude, latitude), and a buffer."""
-    return RequestedPolygon.of_arcs(*np.array([*corners, corners[0]], float).T, beyond_m)
+    return RequestedPolygon(*np.array([*corners, corners[0]], float).T, beyond_m)
 
 
 def test_ring_that_is_not_simplified_keeps_all_corners_and_its_buffer():
@@ -451,8 +459,8 @@ def test_box_around_slanted_strip_is_hardly_larger_than_the_strip(bearing):
 def test_ring_counts_as_crossing_itself_if_the_test_would_take_too_long():
     """The limit is the caller's (rule HD3)."""
     lng, lat = np.array([(0, 0), (1, 0), (1, 1), (0, 1), (0, 0)], float).T
-    assert not RequestedPolygon.of_arcs(lng, lat, 0.0).crosses
-    assert RequestedPolygon.of_arcs(lng, lat, 0.0, most_compared=0).crosses
+    assert not RequestedPolygon(lng, lat, 0.0).crosses
+    assert RequestedPolygon(lng, lat, 0.0, most_compared=0).crosses
 
 
 def test_distance_from_line_is_that_of_its_nearest_point():

@@ -27,8 +27,9 @@ from .asked import asked, max_age_s
 from .reviewers import Reviewers, out_of_envelopes
 from .signatures import header_of, verifies
 
-CIRCLE_TOLERANCE = 1e-9  # degrees: two machines may get slightly different results for the centre of a cell
-POLYGON_TOLERANCE = 2e-6  # degrees: two units of the last decimal place of a published corner
+# The tolerances of the members that are in degrees. Two machines may get slightly different results for the centre of a
+# cell, and the last decimal place of a published corner may differ by two.
+TOLERANCES = {"lat": 1e-9, "lng": 1e-9, "coordinates": 2e-6}
 _E = TypeVar("_E", bound=Entry)
 _TIMES = ("occurred_at", "expires_at")
 _MAY_BE_LOWER = ("revision", "expires_at")  # members that may have lower values in the form of a cancel (rule AP8)
@@ -84,16 +85,13 @@ class ApprovalCheck:
         """
         needed = self.needed(entry, behind)
         if approved is None:
-            return [_too_few(needed, 0)] if needed else []
+            return _missing(needed)
         found = list(self._differs(entry, approved, alert.alert.category)) if fits else []
-        wrong = list(
-            self._wrong_signatures(approved, alert.alert.occurred_at, max_age_s(self.policy, entry, behind), now_ms)
-        )
-        if wrong:
+        oldest_s = max_age_s(self.policy, entry, behind)
+        if wrong := list(self._wrong_signatures(approved, alert.alert.occurred_at, oldest_s, now_ms)):
             return [*found, *wrong]
         persons = {self.reviewers[header_of(each.protected).kid].sub for each in approved.signatures}
-        have = len(persons - {entry.source})
-        return [*found, *([_too_few(needed, have)] if have < needed else [])]
+        return [*found, *_missing(needed, len(persons - {entry.source}))]
 
     def proved(self, entry: _E, proof: ApprovalProof) -> _E:
         """Return `entry` with the content of the signed form.
@@ -162,9 +160,12 @@ def _not_approved(pointer: str, detail: str) -> Violation:
     return Violation(problems.NOT_APPROVED, pointer, detail)
 
 
-def _too_few(needed: int, have: int) -> Violation:
+def _missing(needed: int, have: int = 0) -> list[Violation]:
+    """Return a list with one violation if fewer reviewers have signed than needed, else []."""
+    if have >= needed:
+        return []
     detail = f"needs signatures by {needed} reviewer{'s' * (needed > 1)} other than the publisher; {have} have signed"
-    return Violation(problems.APPROVALS_NEEDED, "/approval", detail, {"needed": needed, "have": have})
+    return [Violation(problems.APPROVALS_NEEDED, "/approval", detail, {"needed": needed, "have": have})]
 
 
 def needed_of(policy: Policy, category: str) -> list[Violation]:
@@ -172,8 +173,7 @@ def needed_of(policy: Policy, category: str) -> list[Violation]:
 
     It is called for alerts that can't be signed, such as those from CAP messages.
     """
-    needed = policy.approvals(category)
-    return [_too_few(needed, 0)] if needed else []
+    return _missing(policy.approvals(category))
 
 
 def unsigned(policy: Policy, entry: Entry, behind: Kinds) -> list[Violation]:
@@ -182,8 +182,7 @@ def unsigned(policy: Policy, entry: Entry, behind: Kinds) -> list[Violation]:
     It is called for entries that can't be signed. `behind` is the set of the kinds (categories) of the alert's earlier
     revisions.
     """
-    needed = asked(policy, entry, behind)
-    return [_too_few(needed, 0)] if needed else []
+    return _missing(asked(policy, entry, behind))
 
 
 # ---- comparison of two forms by value (AP2) ------------------------------------------------------------------------
@@ -205,25 +204,15 @@ def first_difference(given: Mapping[str, Any], expected: Mapping[str, Any]) -> s
 def _same(name: str, given: Any, expected: Any, *, may_be_lower: bool) -> bool:
     if name in _TIMES:
         given, expected = parse_time(given), parse_time(expected)  # can't fail: `form.read` has already parsed them
-    if name == "area":
-        return len(given) == len(expected) and all(map(_same_shape, given, expected))
     if may_be_lower:
         return bool(0 < given <= expected)
     return _equal(given, expected)
 
 
-def _same_shape(given: Mapping[str, Any], expected: Mapping[str, Any]) -> bool:
-    within = POLYGON_TOLERANCE if expected["type"] == "Polygon" else CIRCLE_TOLERANCE
-    return given.keys() == expected.keys() and all(
-        _equal(given[name], value, within if name in ("lat", "lng", "coordinates") else 0.0)
-        for name, value in expected.items()
-    )
-
-
 def _equal(given: Any, expected: Any, within: float = 0.0) -> bool:
     """Return whether two JSON values are equal.
 
-    Numbers may differ by up to `within`; true and false are not numbers.
+    Numbers may differ by up to `within`, or by the tolerance of their member; true and false are not numbers.
     """
     if isinstance(expected, Sequence) and not isinstance(expected, str):
         if not isinstance(given, list) or len(given) != len(expected):
@@ -233,7 +222,7 @@ def _equal(given: Any, expected: Any, within: float = 0.0) -> bool:
         return (
             isinstance(given, dict)
             and given.keys() == expected.keys()
-            and all(_equal(given[key], value) for key, value in expected.items())
+            and all(_equal(given[key], value, TOLERANCES.get(key, 0.0)) for key, value in expected.items())
         )
     if type(expected) in (int, float):
         return type(given) in (int, float) and abs(given - expected) <= within

@@ -17,6 +17,7 @@ from ..auth.base64url import decoded_strictly
 from ..auth.jwks import keys_of
 from ..model.alert import ApprovalProof, is_id
 from ..model.errors import ConfigError
+from ..model.toml_file import read_file
 from ..policy import Policy
 from .signatures import ALGORITHM, header_of, verifies
 
@@ -91,10 +92,7 @@ def load_reviewers(path: Path) -> dict[str, Reviewer]:
 
     Raise ConfigError, which names the file and the key, if the file can't be read or a key is not valid.
     """
-    try:
-        return parse_reviewers(path.read_bytes(), path)
-    except OSError as error:
-        raise ConfigError(f"reviewers {path}: {error.strerror}") from None
+    return parse_reviewers(read_file("reviewers", path), path)
 
 
 def parse_reviewers(data: bytes, source: object) -> dict[str, Reviewer]:

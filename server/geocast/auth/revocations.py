@@ -11,7 +11,7 @@ import datetime as dt
 from pathlib import Path
 
 from ..model.errors import ConfigError
-from ..model.toml_file import parse_toml
+from ..model.toml_file import parse_toml, read_file
 
 _EXPECTED = 'expected "SUB" = a time with its offset, such as 2031-05-01T12:00:00Z, without quotes'
 
@@ -22,10 +22,7 @@ def load_revoked(path: Path | None) -> dict[str, float]:
     A token with such a `sub` is revoked if it was issued before that time. Raise ConfigError if the file can't be read
     or is not valid.
     """
-    try:
-        return {} if path is None else parse_revoked(path.read_bytes(), path)
-    except OSError as error:
-        raise ConfigError(f"revoked {path}: {error.strerror}") from None
+    return {} if path is None else parse_revoked(read_file("revoked", path), path)
 
 
 def parse_revoked(data: bytes, source: object) -> dict[str, float]:

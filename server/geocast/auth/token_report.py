@@ -43,8 +43,10 @@ def explain(token: str, keys: Mapping[str, Key], revoked: Mapping[str, float], n
     except (PyJWTError, KeyError, TypeError, ValueError, RecursionError, OverflowError):
         return TokenReport({}, {}, [_NO_JWT], {})
     header, claims = parts["header"], parts["payload"]
-    refusals = [*_check_length(token), *_check_key(token, header, keys), *_check_claims(claims, now.wall_ms)]
+    refusals = [*_check_key(token, header, keys), *_check_claims(claims, now.wall_ms)]
     refusals += _check_revocation(claims, revoked)
+    if len(token) > MAX_TOKEN_BYTES:
+        refusals.insert(0, f"it has {len(token)} bytes; the limit is {MAX_TOKEN_BYTES} (T1)")
     if not refusals and TokenVerifier(keys, revoked).check(token, now) is None:
         refusals.append("a claim is not of the type that RFC 7519 defines")
     key = keys.get(str(header.get("kid")))
@@ -61,11 +63,6 @@ def in_words(seconds: float) -> str:
     number = int(abs(seconds) // length)
     words = f"{number} {unit}{'' if number == 1 else 's'}"
     return f"in {words}" if seconds > 0 else f"{words} ago"
-
-
-def _check_length(token: str) -> Iterator[str]:
-    if len(token) > MAX_TOKEN_BYTES:
-        yield f"it has {len(token)} bytes; the limit is {MAX_TOKEN_BYTES} (T1)"
 
 
 def _check_key(token: str, header: Mapping[str, Any], keys: Mapping[str, Key]) -> Iterator[str]:

@@ -38,9 +38,10 @@ from .published_polygon import (
     Ints,
     RequestedPolygon,
     box_around,
+    counted,
     publish_polygons,
 )
-from .sphere import EARTH_RADIUS_M, Disc, Floats, unit_vectors
+from .sphere import EARTH_RADIUS_M, Disc, Floats, lat_lngs, unit_vectors
 from .spherical_polygon import SPREAD, Plane, angle_between
 
 GRIDS = (256, 128, 64, 32, 16, 8, 4, 2, 1)  # the numbers of squares along a side of each grid
@@ -61,7 +62,7 @@ def around(disc: Disc) -> Piece:
     plane = Plane(np.array(unit_vectors(np.array([lat]), np.array([lng]))))
     far = math.tan(min(radius_m / EARTH_RADIUS_M, WIDE)) / math.cos(math.pi / SIDES)
     turns = np.append(np.arange(SIDES), 0) * (2 * math.pi / SIDES)
-    return Piece(_degrees(plane.from_plane(far * np.cos(turns), far * np.sin(turns))), 0.0)
+    return Piece(_ring_of(plane.from_plane(far * np.cos(turns), far * np.sin(turns))), 0.0)
 
 
 def few(given: Sequence[Piece], most: int, finest: int = GRIDS[0]) -> list[RequestedPolygon] | None:
@@ -269,7 +270,7 @@ class _Group:
 
     def _part(self, shape: Any, size_m: float, beyond_m: float) -> Piece:
         x, y = shapely.get_coordinates(shape).T / EARTH_RADIUS_M
-        whole = Piece(_degrees(self._plane.from_plane(x, y)), beyond_m)
+        whole = Piece(_ring_of(self._plane.from_plane(x, y)), beyond_m)
         ring = _outline(whole).ring(size_m)  # simplifying turns the steps between squares into slopes
         if not 3 <= len(ring) < len(x) - 1 or not ring.simple:
             return whole
@@ -291,7 +292,7 @@ def _marked(start: Floats, end: Floats, ring: Ints, squares: int) -> Any:
     if samples.sum() + rows.sum() > MAX_MARKS:
         return None
     found = np.zeros((squares, squares), np.bool_)
-    edge, at = _counted(samples)
+    edge, at = counted(samples)
     share = at / np.maximum(samples - 1, 1)[edge]
     column, row = (start[:, edge] + share * (end - start)[:, edge]).astype(np.intp).clip(0, squares - 1)
     found[row, column] = True
@@ -299,7 +300,7 @@ def _marked(start: Floats, end: Floats, ring: Ints, squares: int) -> Any:
     # ring's winding number changes by 1 if the edge goes up, or by -1 if it goes down (`turn`). So between two
     # crossings, the winding number is the sum of the changes so far. After a ring's last crossing with a row's middle
     # line, the sum is 0 again.
-    edge, at = _counted(rows)
+    edge, at = counted(rows)
     row = bottom[edge] + at
     share = (row + 0.5 - start[1, edge]) / (end - start)[1, edge]
     x = start[0, edge] + share * (end - start)[0, edge]
@@ -312,15 +313,6 @@ def _marked(start: Floats, end: Floats, ring: Ints, squares: int) -> Any:
     np.add.at(change, (row[inside], column[inside + 1]), -1)
     found |= np.cumsum(change, axis=1)[:, :-1] > 0
     return found
-
-
-def _counted(counts: Ints) -> tuple[Ints, Ints]:
-    """Return two arrays: each index i repeated `counts[i]` times, and the number (from 0) of each repetition.
-
-    Example: `counts` = [2, 0, 3] gives [0, 0, 2, 2, 2] and [0, 1, 0, 1, 2].
-    """
-    which = np.repeat(np.arange(len(counts)), counts)
-    return which, np.arange(len(which)) - np.repeat(np.cumsum(counts) - counts, counts)
 
 
 def _steps(marked: Any) -> int:
@@ -346,15 +338,15 @@ def _outlines(given: Sequence[Piece]) -> list[RequestedPolygon] | None:
 
 def _outline(piece: Piece) -> RequestedPolygon:
     lng, lat = piece.ring
-    return RequestedPolygon.of_arcs(lng, lat, piece.beyond_m)
+    return RequestedPolygon(lng, lat, piece.beyond_m)
+
+
+def _ring_of(points: Floats) -> Floats:
+    lat, lng = lat_lngs(points)
+    return np.array([lng, lat])
 
 
 def _directions(sums: Floats) -> Floats:
     length = np.linalg.norm(sums, axis=0)
     found: Floats = sums / np.where(length > 0, length, 1.0)
     return found
-
-
-def _degrees(points: Floats) -> Floats:
-    x, y, z = points
-    return np.degrees([np.arctan2(y, x), np.arctan2(z, np.hypot(x, y))])

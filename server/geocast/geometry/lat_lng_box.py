@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .sphere import EARTH_RADIUS_M, Floats, unit_vector, unit_vectors
+from .sphere import EARTH_RADIUS_M, Floats, lat_lngs, unit_vector, unit_vectors
 from .spherical_polygon import Bools, SphericalPolygon, angle_of
 
 ROUNDING = 1e-12  # larger than the rounding errors of unit vectors, which are about 1e-16
@@ -84,7 +84,7 @@ class LatLngBox:
         if not polygon.contains(middle, self.radius * EARTH_RADIUS_M + 1):
             return False
         buffer = angle_of(polygon.buffer_m)
-        if (self.apart(*_lat_lng(polygon.corners)) <= buffer).any():
+        if (self.apart(*lat_lngs(polygon.corners)) <= buffer).any():
             return True
         east = self.west + self.width
         lat, lng = np.array([self.south, self.south, self.north, self.north]), np.array([self.west, east] * 2)
@@ -107,30 +107,23 @@ class LatLngBox:
             return found
 
         with np.errstate(invalid="ignore", divide="ignore"):
-            top = (
-                np.array([0.0, 0.0, 1.0])[:, np.newaxis] - normal[2] * normal
-            )  # the northernmost points of the circles
+            # The northernmost points of the circles.
+            top = np.array([0.0, 0.0, 1.0])[:, np.newaxis] - normal[2] * normal
             top /= np.sqrt((top * top).sum(axis=0))
             level = np.cross(normal, top, axis=0)
-            if any((is_on_edge(each) & (self.apart(*_lat_lng(each)) <= buffer)).any() for each in (top, -top)):
+            if any((is_on_edge(each) & (self.apart(*lat_lngs(each)) <= buffer)).any() for each in (top, -top)):
                 return True
             for parallel in (self.south, self.north):
                 cos = math.sin(math.radians(parallel)) / top[2]
                 sin = np.sqrt(1 - cos * cos)  # NaN for circles that do not come so far north or south
                 for each in (cos * top + sin * level, cos * top - sin * level):
-                    if (is_on_edge(each) & (self._beside(_lat_lng(each)[1]) <= 0)).any():
+                    if (is_on_edge(each) & (self._beside(lat_lngs(each)[1]) <= 0)).any():
                         return True
             for meridian in (self.west, self.west + self.width):
                 x, y = math.cos(math.radians(meridian)), math.sin(math.radians(meridian))
                 each = np.cross(normal, np.array([-y, x, 0.0])[:, np.newaxis], axis=0)
                 each *= np.sign(x * each[0] + y * each[1]) / np.sqrt((each * each).sum(axis=0))
-                lat = _lat_lng(each)[0]
+                lat = lat_lngs(each)[0]
                 if (is_on_edge(each) & (lat >= self.south) & (lat <= self.north)).any():
                     return True
         return False
-
-
-def _lat_lng(points: Floats) -> tuple[Floats, Floats]:
-    """Return the latitudes and the longitudes of unit vectors, an array of shape (3, n), in degrees."""
-    x, y, z = points
-    return np.degrees(np.arctan2(z, np.hypot(x, y))), np.degrees(np.arctan2(y, x))

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from ..model.alert import Polygon
 from . import lazy_shapely as shapely
-from .sphere import EARTH_RADIUS_M, Disc, Floats, unit_vectors
+from .sphere import EARTH_RADIUS_M, Disc, Floats, lat_lng, unit_vectors
 from .spherical_polygon import SPREAD, Edges, Plane
 
 MAX_POSITIONS = 2_500  # the largest number of positions of a requested ring (rule A16)
@@ -63,54 +63,29 @@ class RequestedPolygon:
     cannot be published, because the test for crossings would take too long.
     """
 
-    __slots__ = (
-        "_covered",
-        "_depths",
-        "_ring",
-        "_simplified",
-        "beyond_m",
-        "compared",
-        "corners",
-        "crosses",
-        "lat",
-        "lng",
-        "radius_m",
-        "tangled",
-    )
-
-    def __init__(self, positions: Positions, *, may_cross: bool = False, most: int = MAX_PIECES) -> None:
-        """Make a polygon from (longitude, latitude) pairs. The last pair must equal the first (rule A16).
-
-        Raise ValueError if the ring breaks one of the rules A17 to A19, or must be split into more than `most` pieces.
-        With `may_cross`, the ring may cross or touch itself, and everything around which it winds is inside (rule
-        CP22).
-
-        If the test for crossings would take too long (MAX_COMPARED), the ring is assumed to cross itself. Without
-        `may_cross` it is then `tangled`, and cannot be published.
-        """
-        self.corners = [(lat, lng) for lng, lat in positions[:-1]]  # as requested
-        lng, lat = np.array(positions, float).T
-        self._set_up(*split_edges(lng, lat, most), may_cross=may_cross)
-
-    @classmethod
-    def of_arcs(
-        cls, lng: Floats, lat: Floats, beyond_m: float, most_compared: int = MAX_COMPARED
-    ) -> "RequestedPolygon":
+    def __init__(
+        self,
+        lng: Floats,
+        lat: Floats,
+        beyond_m: float,
+        most_compared: int = MAX_COMPARED,
+        *,
+        corners: Positions | None = None,
+        may_cross: bool = True,
+    ) -> None:
         """Make a polygon from a ring whose edges are arcs of great circles already, so that they need no splitting.
 
         `lng` and `lat` are the corners of the closed ring. The polygon includes everything within `beyond_m` metres of
-        the ring. The ring may cross itself; it is assumed to do so if the test would take more than `most_compared`
-        comparisons. Raise ValueError if the ring has no area or breaks rule A18.
-        """
-        outline: RequestedPolygon = cls.__new__(cls)
-        outline.corners = list(zip(lat[:-1].tolist(), lng[:-1].tolist(), strict=True))
-        RequestedPolygon._set_up(outline, lng, lat, beyond_m, may_cross=True, most_compared=most_compared)
-        return outline
+        the ring. `corners` has (latitude, longitude) as requested, if they differ from those of the ring.
 
-    def _set_up(
-        self, lng: Floats, lat: Floats, beyond_m: float, *, may_cross: bool, most_compared: int = MAX_COMPARED
-    ) -> None:
+        If the test for crossings would take more than `most_compared` comparisons, the ring is assumed to cross itself.
+        With `may_cross`, the ring may cross or touch itself, and everything around which it winds is inside (rule
+        CP22). Without it, a ring that is too costly to test is `tangled`, and cannot be published.
+
+        Raise ValueError if the ring has no area, breaks rule A18, or crosses itself although it may not.
+        """
         self.lng, self.lat, self.beyond_m = lng, lat, beyond_m
+        self.corners = list(zip(lat[:-1].tolist(), lng[:-1].tolist(), strict=True)) if corners is None else corners
         self._ring = Corners(lng, lat)
         if len(self._ring) < 3:
             raise ValueError("must have at least three positions that differ")
@@ -121,13 +96,21 @@ class RequestedPolygon:
         self.tangled = costly and not may_cross
         self.crosses = not self.tangled and (costly or not self._ring.simple)
         if self.crosses and not (may_cross and self._ring.has_area):
-            raise ValueError(
-                "must have an area" if may_cross else "must not cross or touch itself, and must have an area"
-            )
+            wrong = "must have an area" if may_cross else "must not cross or touch itself, and must have an area"
+            raise ValueError(wrong)
         self.radius_m = self._ring.spread * EARTH_RADIUS_M
-        self._depths: Floats | None = None
         self._covered: dict[Callable[[Positions], bool], bool] = {}
         self._simplified: dict[float, Corners] = {0.0: self._ring}  # by tolerance: the simplified ring
+
+    @classmethod
+    def requested(cls, positions: Positions) -> "RequestedPolygon":
+        """Make a polygon from (longitude, latitude) pairs. The last pair must equal the first (rule A16).
+
+        Raise ValueError if the ring breaks one of the rules A17 to A19, or must be split into more than MAX_PIECES
+        pieces.
+        """
+        lng, lat = np.array(positions, float).T
+        return cls(*split_edges(lng, lat), corners=[(lat, lng) for lng, lat in positions[:-1]], may_cross=False)
 
     def is_covered(self, covers: Callable[[Positions], bool]) -> bool:
         """Return the result of `covers(corners)`, which is computed once and then remembered."""
@@ -139,7 +122,7 @@ class RequestedPolygon:
         """Return the ring simplified by `tolerance_m` metres, or not simplified if the tolerance is 0."""
         found = self._simplified.get(tolerance_m)
         if found is None:
-            kept = np.flatnonzero(self.depths() > tolerance_m / EARTH_RADIUS_M)
+            kept = np.flatnonzero(self.depths > tolerance_m / EARTH_RADIUS_M)
             found = Corners(self.lng[kept], self.lat[kept]) if len(kept) < len(self.lng) else self._ring
             self._simplified[tolerance_m] = found
         return found
@@ -157,16 +140,15 @@ class RequestedPolygon:
 
         Corners that would become equal, and would be removed later, are counted as well.
         """
-        return len(self.lng) - 1 if not tolerance_m else int((self.depths() > tolerance_m / EARTH_RADIUS_M).sum()) - 1
+        return len(self.lng) - 1 if not tolerance_m else int((self.depths > tolerance_m / EARTH_RADIUS_M).sum()) - 1
 
+    @cached_property
     def depths(self) -> Floats:
-        """Return the depth of each corner: the largest tolerance for simplifying the ring at which the corner remains.
+        """The depth of each corner: the largest tolerance for simplifying the ring at which the corner remains.
 
         Tolerances are in units of the sphere's radius. `corner_depths` explains how they are computed.
         """
-        if self._depths is None:
-            self._depths = corner_depths(self.lng, self.lat, TOLERANCES_M[0])
-        return self._depths
+        return corner_depths(self.lng, self.lat, TOLERANCES_M[0])
 
     def own_ring(self, tolerance_m: float) -> "Corners":
         """Return the ring simplified by `tolerance_m` metres; or a box, if the simplified ring has no area (rule HD10).
@@ -336,15 +318,23 @@ def split_rings(rings: Sequence[tuple[Floats, Floats]], most: int) -> list[tuple
     ]
 
 
+def counted(counts: Ints) -> tuple[Ints, Ints]:
+    """Return two arrays: each index i repeated `counts[i]` times, and the number (from 0) of each repetition.
+
+    Example: `counts` = [2, 0, 3] gives [0, 0, 2, 2, 2] and [0, 1, 0, 1, 2].
+    """
+    which = np.repeat(np.arange(len(counts)), counts)
+    return which, np.arange(len(which)) - np.repeat(np.cumsum(counts) - counts, counts)
+
+
 def _evenly(pieces: Ints) -> tuple[Ints, Floats]:
     """Split each edge i into `pieces[i]` pieces of equal length, and return where the pieces start.
 
     The result is two arrays with one item for each piece: the index of its edge, and the position of its start on the
     edge, from 0 to 1.
     """
-    edge = np.repeat(np.arange(len(pieces)), pieces)
-    first = np.repeat(np.cumsum(pieces) - pieces, pieces)
-    return edge, (np.arange(len(edge)) - first) / pieces[edge]
+    edge, number = counted(pieces)
+    return edge, number / pieces[edge]
 
 
 class _Lines:
@@ -491,8 +481,7 @@ def smallest_circle(points: Floats, beyond_m: float, radius_m: float) -> Disc | 
     plane = Plane(points[:, :-1])
     if plane.spread(points) * EARTH_RADIUS_M + beyond_m > radius_m:
         return None
-    x, y, z = plane.centre
-    return math.degrees(math.atan2(z, math.hypot(x, y))), math.degrees(math.atan2(y, x)), radius_m
+    return *lat_lng(plane.centre), radius_m
 
 
 def box_around(lng: Floats, lat: Floats) -> tuple[Floats, Floats]:

@@ -15,7 +15,7 @@ Rule 2  H3 cells are used only to blur a published centre, to describe a subscri
 import math
 import re
 from collections.abc import Sequence
-from typing import TypeAlias, overload
+from typing import Any, TypeAlias, overload
 
 import h3.api.basic_int as h3
 import numpy as np
@@ -55,6 +55,12 @@ def lat_lng(point: Vector) -> tuple[float, float]:
     return math.degrees(math.atan2(z, math.hypot(x, y))), math.degrees(math.atan2(y, x))
 
 
+def lat_lngs(points: Floats) -> tuple[Floats, Floats]:
+    """Return the latitudes and the longitudes, in degrees, of unit vectors, an array of shape (3, n)."""
+    x, y, z = points
+    return np.degrees(np.arctan2(z, np.hypot(x, y))), np.degrees(np.arctan2(y, x))
+
+
 def unit_vectors(lat: Floats, lng: Floats) -> tuple[Floats, Floats, Floats]:
     """Return points, given in degrees, as unit vectors: three arrays x, y and z, each of the shape of `lat`."""
     phi, theta = np.radians(lat), np.radians(lng)
@@ -82,19 +88,22 @@ def circle_area_m2(radius_m: float) -> float:
     return 4 * math.pi * EARTH_RADIUS_M**2 * half * half
 
 
-def chord2(x: Floats, y: Floats, z: Floats, centre: Vector) -> Floats:
+def chord2(x: Floats | float, y: Floats | float, z: Floats | float, centre: Vector | Floats) -> Floats:
     """Return the squared length of the straight line (chord) from each point on the unit sphere to `centre`.
+
+    If `centre` is an array of points, the arguments are broadcast against each other, as in numpy.
 
     It is between 0 and 4, and grows with the distance on the sphere. The steps are computed in place, so that at most
     two new arrays exist at a time.
     """
-    result = x - centre[0]
+    result: Any = x - centre[0]
     result *= result
     for axis, middle in ((y, centre[1]), (z, centre[2])):
-        off = axis - middle
+        off: Any = axis - middle
         off *= off
         result += off
-    return result
+    found: Floats = result
+    return found
 
 
 @overload
@@ -233,7 +242,7 @@ def _rotated(lat: float, lng: float, start: Disc, end: Disc) -> tuple[float, flo
     axis, cosine = cross(a, b), dot(a, b)
     turned, along = cross(axis, v), dot(axis, v) / (1 + cosine)
     x, y, z = (cosine * v[n] + turned[n] + along * axis[n] for n in range(3))
-    return math.degrees(math.atan2(z, math.hypot(x, y))), math.degrees(math.atan2(y, x))
+    return lat_lng((x, y, z))
 
 
 def cross(a: Vector, b: Vector) -> Vector:

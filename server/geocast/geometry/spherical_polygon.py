@@ -22,10 +22,11 @@ from typing import Any, TypeAlias, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from .sphere import EARTH_RADIUS_M, Floats, Vector, chord2, cross, dot, unit_vectors
+from .sphere import EARTH_RADIUS_M, Floats, Vector, chord2, cross, dot, lat_lng, unit_vectors
 
 Bools: TypeAlias = NDArray[np.bool_]
 Ints: TypeAlias = NDArray[np.intp]
+Points: TypeAlias = Floats | tuple[Any, Any, Any]  # coordinates x, y and z of one or more points
 
 ROUNDING = 1e-12  # larger than the rounding errors on the plane, which are about 1e-16
 FAR = 1.5  # radians from the centre of a plane; for points farther away, distances on the plane have no useful bound
@@ -60,9 +61,9 @@ class Plane:
         centre have no position; their x and y are NaN.
         """
         with np.errstate(invalid="ignore", divide="ignore"):
-            ahead = _along(x, y, z, self.centre)
+            ahead = _dot((x, y, z), self.centre)
             scale = 1 / np.where(ahead > 0, ahead, np.nan)
-            return _along(x, y, z, self.east) * scale, _along(x, y, z, self.north) * scale
+            return _dot((x, y, z), self.east) * scale, _dot((x, y, z), self.north) * scale
 
     def at(self, point: Vector) -> tuple[float, float]:
         """Return the position (x, y) of a single point on the plane.
@@ -107,8 +108,7 @@ class SphericalPolygon:
         if not np.isfinite(self.xy).all():
             self.xy = np.nan_to_num(self.xy)  # any finite coordinates will do (Rule 3)
         self.buffer_m = buffer_m
-        x, y, z = self.plane.centre
-        self.lat, self.lng = math.degrees(math.atan2(z, math.hypot(x, y))), math.degrees(math.atan2(y, x))
+        self.lat, self.lng = lat_lng(self.plane.centre)
         # If both ends of an arc are at most 90° from a point, so is the rest of the arc (arcs are shorter than 180°).
         self.radius_m = self.plane.spread(self.corners) * EARTH_RADIUS_M + buffer_m
 
@@ -255,15 +255,15 @@ class Edges:
         without length, the normal n is NaN, so that the angle to an end is used.)
         """
         a, b, normal, behind, ahead = (self.rows[at : at + 3] for at in range(0, 15, 3))
-        off = np.abs(_along(x, y, z, normal))
-        beside = (_along(x, y, z, behind) >= 0) & (_along(x, y, z, ahead) >= 0)
-        to_end = np.minimum(_chord2(x, y, z, a), _chord2(x, y, z, b))
+        off = np.abs(_dot((x, y, z), normal))
+        beside = (_dot((x, y, z), behind) >= 0) & (_dot((x, y, z), ahead) >= 0)
+        to_end = np.minimum(chord2(x, y, z, a), chord2(x, y, z, b))
         return np.where(beside, np.arcsin(np.minimum(off, 1.0)), _angle(to_end))
 
 
 def angle_between(points: Floats, others: Floats) -> Floats:
     """Return the angles in radians between unit vectors, (3, …). The arguments are broadcast against each other."""
-    return _angle(_chord2(points[0], points[1], points[2], others))
+    return _angle(chord2(points[0], points[1], points[2], others))
 
 
 @overload
@@ -283,22 +283,10 @@ def _cross(a: Floats, b: Floats) -> Floats:
     return np.array([a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]])
 
 
-def _dot(a: Floats, b: Floats) -> Floats:
+def _dot(a: Points, b: Points) -> Floats:
     """Return the dot product of each column of `a` and the same column of `b`."""
-    product: Floats = (a * b).sum(axis=0)
+    product: Floats = a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
     return product
-
-
-def _along(x: Floats | float, y: Floats | float, z: Floats | float, direction: Floats | Vector) -> Floats:
-    product: Any = x * direction[0] + y * direction[1] + z * direction[2]
-    found: Floats = product
-    return found
-
-
-def _chord2(x: Floats | float, y: Floats | float, z: Floats | float, end: Floats) -> Floats:
-    off_x, off_y, off_z = x - end[0], y - end[1], z - end[2]
-    squared: Floats = off_x * off_x + off_y * off_y + off_z * off_z
-    return squared
 
 
 def _angle(squared: Floats) -> Floats:

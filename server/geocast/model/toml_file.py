@@ -1,8 +1,9 @@
-"""Reads TOML files of the configuration. Errors list all mistakes of a file, in words, and repeat no value."""
+"""Reads files of the configuration. Errors list all mistakes of a TOML file, in words, and repeat no value."""
 
 import re
 import tomllib
 from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any, get_args
 
 from pydantic import AfterValidator, BaseModel, ValidationError
@@ -33,6 +34,14 @@ _WORDS = {
     "too_long": "must have at most {max_length:,} of them",
     "value_error": "{error}",
 }
+
+
+def read_file(option: str, path: Path) -> bytes:
+    """Return the content of a file. Raise ConfigError, which names the option and the file, if it can't be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{option} {path}: {error.strerror}") from None
 
 
 def parse_toml(data: bytes, file: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from ..model.errors import ConfigError
-from ..model.toml_file import listed, mistakes, parse_toml
+from ..model.toml_file import listed, mistakes, parse_toml, read_file
 from .category import Category
 from .rules import Policy
 
@@ -37,10 +37,7 @@ def read(path: Path | None) -> bytes | None:
         return None
     if str(path).startswith(PREFIX):
         return _built_in(str(path).removeprefix(PREFIX))
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"policy {path}: {error.strerror}") from None
+    return read_file("policy", path)
 
 
 def parse(data: bytes | None, path: Path | None) -> Policy:

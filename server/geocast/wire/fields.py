@@ -67,7 +67,7 @@ def _time(value: object) -> int:
 
 def _ring(value: object) -> RequestedPolygon:
     try:
-        return RequestedPolygon(_positions(value))
+        return RequestedPolygon.requested(_positions(value))
     except ValueError as error:
         raise PydanticCustomError("ring", "{why}", {"why": str(error)}) from None
 

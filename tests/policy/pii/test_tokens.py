@@ -2,7 +2,7 @@
 
 import pytest
 
-from geocast.policy.pii.tokens import END, Token, fold, is_titled
+from geocast.policy.pii.tokens import END, Token, fold
 
 
 @pytest.mark.parametrize(
@@ -78,4 +78,4 @@ def test_token_after_the_last_one_is_the_end():
 )
 def test_text_is_titled_if_its_words_of_four_letters_or_more_begin_with_capitals(text, titled):
     """There must be at least four of them."""
-    assert is_titled(fold(text).tokens) is titled
+    assert fold(text).tokens.is_titled is titled

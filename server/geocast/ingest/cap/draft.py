@@ -415,7 +415,7 @@ class _Placed:
                 continue
             try:
                 lng, lat = each.ring
-                outline = RequestedPolygon.of_arcs(lng, lat, each.beyond_m, most)
+                outline = RequestedPolygon(lng, lat, each.beyond_m, most)
             except ValueError as error:
                 self._broken(where, error)
             else:

@@ -135,7 +135,7 @@ def outlines(given: Iterable[Piece]) -> list[RequestedPolygon]:
     found = []
     for ring, beyond_m in given:
         with contextlib.suppress(ValueError):  # rounding left fewer than three corners (A18 is checked before)
-            found.append(RequestedPolygon.of_arcs(ring[0], ring[1], beyond_m))
+            found.append(RequestedPolygon(ring[0], ring[1], beyond_m))
     return found
 
 

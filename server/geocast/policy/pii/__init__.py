@@ -16,13 +16,12 @@ No regular expression here has a repetition inside a repetition. So the time is 
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import NamedTuple
 
 from . import addresses, crossings, names, patterns, units
-from .tokens import FoldedText, fold
+from .tokens import FoldedText, Span, TokenList, fold
 
 KINDS = {
     "address": "a street address",
@@ -70,18 +69,22 @@ class PiiDetector:
         folded = fold(text)
         spans = [
             Finding(kind, folded.origin[start], folded.origin[end - 1] + 1)
-            for kind, finder in self._finders()
-            for start, end in finder(folded)
+            for kind, start, end in self._spans(folded)
             if not self._is_allowed(folded, start, end)
         ]
         return _disjoint(spans)
 
-    def _finders(self) -> Iterable[tuple[str, Callable[[FoldedText], Iterable[tuple[int, int]]]]]:
-        yield from _FINDERS
-        yield "phone", lambda text: patterns.phones(text, self.region)
-        for kind, further in (self.patterns or {}).items():
-            for pattern in further:
-                yield kind, partial(patterns.matches, pattern)
+    def _spans(self, text: FoldedText) -> Iterator[tuple[str, int, int]]:
+        """Yield the kind, start and end of everything that is found, as indexes of characters in the folded text."""
+        found = [
+            ("coordinates", patterns.matches(patterns.COORDINATES, text.folded)),
+            ("document", patterns.documents(text.folded)),
+            ("contact", patterns.matches(patterns.CONTACTS, text.folded)),
+            *((kind, _characters(text.tokens, finder(text.tokens))) for kind, finder in _FINDERS),
+            ("phone", patterns.phones(text.folded, self.region)),
+            *((kind, patterns.matches(own, text.folded)) for kind, own in (self.patterns or {}).items()),
+        ]
+        return ((kind, start, end) for kind, spans in found for start, end in spans)
 
     def _is_allowed(self, text: FoldedText, start: int, end: int) -> bool:
         found = text.folded[start:end].casefold()
@@ -96,15 +99,17 @@ def is_region(code: str) -> bool:
     return code == BUILT_IN_REGION or patterns.knows_region(code)
 
 
-_FINDERS: tuple[tuple[str, Callable[[FoldedText], Iterable[tuple[int, int]]]], ...] = (
-    ("coordinates", patterns.coordinates),
-    ("document", patterns.documents),
-    ("contact", patterns.contacts),
+_FINDERS: tuple[tuple[str, Callable[[TokenList], Iterable[Span]]], ...] = (
     ("address", addresses.addresses),
     ("address", crossings.crossings),
     ("units", units.units),
     ("name", names.names),
 )
+
+
+def _characters(tokens: TokenList, spans: Iterable[Span]) -> Iterator[tuple[int, int]]:
+    """Yield the start and end of each range of tokens, as indexes of characters."""
+    return ((tokens[first].start, tokens[end - 1].end) for first, end in spans)
 
 
 def _disjoint(findings: Iterable[Finding]) -> list[Finding]:

@@ -12,37 +12,20 @@ In all functions, `at` is the index of a token, and the *end* of something is th
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
-from .addresses import (
-    DATES,
-    FUNCTION,
-    SMALL,
-    SUFFIXES,
-    Span,
-    is_ordinal,
-    prefixed,
-    route,
-    street,
-    street_before,
-    suffixed_before,
-)
-from .tokens import FoldedText, Token, TokenList, is_titled
-from .words import words
+from .addresses import DATES, SMALL, is_ordinal, prefixed, route, street, street_before, suffixed_before
+from .tokens import END, Span, Token, TokenList, has_any
+from .words import Words
 
-_W = words("streets")
-_COMMON, _PLAIN, _DIRECTIONS = _W["common"], _W["plain"], _W["directions"]
-_CORNERS, _CORNERS_OF, _ABBREVIATED = _W["corners"], _W["corners_of"], _W["abbreviated_corners"]
-_JOINS, _BARE_JOINS, _BEHIND_JOINS, _MEETINGS = _W["joins"], _W["bare_joins"], _W["behind_joins"], _W["meetings"]
-_NOT_STREETS, _PLURALS, _ORDERED, _PARTICLES = _W["not_streets"], _W["plurals"], _W["ordered"], _W["particles"]
-_RELATIONS, _APART, _ROAD_TALK, _MOVES = _W["relations"], _W["apart"], _W["road_talk"], _W["moves"]
-_BETWEEN, _STRETCHES, _MEETS, _PLACES = _W["between"], _W["stretches"], _W["meets"], _W["places"]
-_WATERS, _QUARTERS = _W["waters"], _W["quarters"]
+_W = Words("streets")
 _CROSS_STREETS = frozenset({"st", "street", "streets"})
 _AT = frozenset({"at", "near", "on"})
 _CROSSES = frozenset({"cross", "x", "xst"})
-_LIMITS = _BETWEEN | {"from"}
-_ABBREVIATIONS = SUFFIXES | _DIRECTIONS | {"dr", "jr", "sr", "mt", "ft"}
-_CORNER_LEADS = _CORNERS | _ABBREVIATED | _CROSSES
-_ANCHORS = {each: _W[f"anchors_{each}"] for each in ("of", "to", "with")}
+_LIMITS = _W.between | {"from"}
+_ABBREVIATIONS = _W.suffixes | _W.directions | {"dr", "jr", "sr", "mt", "ft"}
+_CORNER_LEADS = _W.corners | _W.abbreviated_corners | _CROSSES
+_ANCHORS = {each: getattr(_W, f"anchors_{each}") for each in ("of", "to", "with")}
+_AREAS, _APART, _CORNER_FILLS = _W.meetings | {"area"}, _W.apart - {"and"}, _W.corners_of | {"the", "is", "are"}
+_NOT_STREETS = _W.not_streets | (_W.function - {"new"}) | DATES | _W.meetings
 _SIGNS = frozenset("&/\\@+")
 _LONGEST_NAME = 6  # the largest number of tokens in a bare name, such as Martin Luther King
 _LONGEST_GAP = 12  # the largest number of tokens between two streets that belong together
@@ -50,34 +33,21 @@ _MOST_FILLS = 5  # the largest number of tokens between a joining word and the s
 _SENTENCE = 25  # the number of tokens before and after a word that count as its sentence
 
 
-def crossings(text: FoldedText) -> Iterator[tuple[int, int]]:
-    """Yield the start and end of each crossing of streets in the text.
-
-    They are indexes of characters in the folded (normalised) text: the index of the first character, and the index
-    after the last one.
-    """
-    for start, end in _spans(text.tokens, titled=is_titled(text.tokens)):
-        yield text.tokens[start].start, text.tokens[end - 1].end
-
-
-def _spans(tokens: TokenList, *, titled: bool) -> Iterator[Span]:
-    """Yield each crossing of streets as a range of tokens: the index of its first token, and the index after its last.
-
-    `titled`: whether all longer words of the text begin with capitals.
-    """
-    yield from (
-        (first[0], second[1]) for first, second in pairwise(_streets(tokens)) if _is_related(tokens, first, second)
-    )
+def crossings(tokens: TokenList) -> Iterator[Span]:
+    """Yield each crossing of streets in the text, as a range of tokens."""
+    for first, second in pairwise(_streets(tokens)):
+        if _is_related(tokens, first, second):
+            yield first[0], second[1]
     for at, token in enumerate(tokens):
         span = None
         if token.text in _SIGNS or (token.text == "-" and at):
             span = _by_sign(tokens, at)
         elif token.lower in _LIMITS and at:
             span = _between(tokens, at)
-        elif token.lower in _CORNER_LEADS and (corner := _corner(tokens, at, titled=titled)):
+        elif token.lower in _CORNER_LEADS and (corner := _corner(tokens, at)):
             span = at, corner
-        elif token.lower in _JOINS and at:
-            span = _by_word(tokens, at, titled=titled)
+        elif token.lower in _W.joins and at:
+            span = _by_word(tokens, at)
         elif token.lower == "where":
             span = _where(tokens, at)
         if span is not None:
@@ -92,16 +62,13 @@ def _streets(tokens: TokenList) -> list[Span]:
     """
     found: list[Span] = []
     for at, token in enumerate(tokens):
-        if (
-            found
-            and found[-1][1] == at
-            and (token.lower in _DIRECTIONS or (token.text == "." and _is_abbreviated(tokens, at)))
-        ):
+        direction = token.lower in _W.directions
+        if found and found[-1][1] == at and (direction or (token.text == "." and _is_abbreviated(tokens, at))):
             found[-1] = found[-1][0], at + 1
         elif (end := prefixed(tokens, at)) is not None:
             found.append((at, end))
         elif token.word or token.digits:
-            start = None if token.lower in _DIRECTIONS else suffixed_before(tokens, at + 1)
+            start = None if direction else suffixed_before(tokens, at + 1)
             if start is not None and found and start < found[-1][1]:
                 found[-1] = found[-1][0], max(at + 1, found[-1][1])
             elif start is not None:
@@ -111,7 +78,7 @@ def _streets(tokens: TokenList) -> list[Span]:
 
 def _is_abbreviated(tokens: TokenList, at: int) -> bool:
     """Return whether the full stop at token `at` ends an abbreviation: "Rd.", "St. Mary's", "J. Smith"."""
-    before = tokens[at - 1] if at else tokens.at(len(tokens))
+    before = tokens[at - 1] if at else END
     return before.capital and len(before.text) < 5 and (len(before.text) == 1 or before.lower in _ABBREVIATIONS)
 
 
@@ -126,31 +93,35 @@ def _is_related(tokens: TokenList, first: Span, second: Span) -> bool:
         return False
     if is_ordinal(tokens[second[1] - 1]) and _is_order(tokens, first[0], second[1]):
         return False
-    if {tokens[end - 1].lower, tokens[second[1] - 1].lower} <= _QUARTERS:
+    if {tokens[end - 1].lower, tokens[second[1] - 1].lower} <= _W.quarters:
         return False
     at = start - 1
-    while at > end and (tokens[at].capital or tokens[at].text in ".:'" or tokens[at].lower in _PARTICLES):
-        if tokens[at].lower in _RELATIONS or tokens[at].lower in ("from", "on", *_ANCHORS):
+    while at > end and (tokens[at].capital or tokens[at].text in ".:'" or tokens[at].lower in _W.particles):
+        if tokens[at].lower in _W.relations or tokens[at].lower in ("from", "on", *_ANCHORS):
             break
         at -= 1
     word = tokens[at].lower
     if word == "on" and at == end:
         # For example: "the bus stop at Oak Avenue on Elm Street".
-        return not any(token.lower in DATES for token in tokens[end:start])
+        return not has_any(tokens[end:start], DATES)
     if word == "from":  # "a block from" describes a place; "from" alone may begin a stretch of road
         return at > end + 1 or (tokens.at(second[1]).lower != "to" and not _is_road_talk(tokens, at))
-    if at <= end + 1 and word == "of" and route(tokens, first[0]) is not None and route(tokens, second[0]) is not None:
+    if at <= end + 1 and word == "of" and _are_routes(tokens, first[0], second[0]):
         return False  # not a crossing: "I-80 west of Highway 50"
     if word in _ANCHORS:
-        return any(token.lower in _ANCHORS[word] for token in tokens[end - 1 : at])
-    return word in _RELATIONS and not (word in _MOVES and _is_road_talk(tokens, at))
+        return has_any(tokens[end - 1 : at], _ANCHORS[word])
+    return word in _W.relations and not (word in _W.moves and _is_road_talk(tokens, at))
+
+
+def _are_routes(tokens: TokenList, one: int, other: int) -> bool:
+    return route(tokens, one) is not None and route(tokens, other) is not None
 
 
 def _separates(tokens: TokenList, at: int) -> bool:
     token, behind = tokens[at], tokens.at(at + 1)
     if token.lower == "and" and (behind.lower.endswith("ed") or behind.lower in ("hit", "ran", "struck")):
         return False  # not a separation: "the car went down Elm Street and crashed at Oak Avenue"
-    return token.text in ";!?" or (token.text == "." and not _is_abbreviated(tokens, at)) or token.lower in _APART
+    return token.text in ";!?" or (token.text == "." and not _is_abbreviated(tokens, at)) or token.lower in _W.apart
 
 
 def _is_road_talk(tokens: TokenList, at: int) -> bool:
@@ -158,7 +129,7 @@ def _is_road_talk(tokens: TokenList, at: int) -> bool:
 
     The streets in such a sentence are limits of a stretch of road, not a place.
     """
-    return any(token.lower in _ROAD_TALK for token in tokens[max(at - _SENTENCE, 0) : at + _SENTENCE])
+    return has_any(tokens[max(at - _SENTENCE, 0) : at + _SENTENCE], _W.road_talk)
 
 
 def _is_order(tokens: TokenList, start: int, end: int) -> bool:
@@ -170,7 +141,7 @@ def _is_order(tokens: TokenList, start: int, end: int) -> bool:
     both = before == "the" and is_ordinal(tokens[start]) and is_ordinal(tokens[end - 1])
     behind = tokens.at(end)
     dated = behind.lower in DATES and behind.capital
-    return before in DATES or dated or behind.lower in _ORDERED or (both and behind.lower not in _MEETINGS | {"area"})
+    return before in DATES or dated or behind.lower in _W.ordered or (both and behind.lower not in _AREAS)
 
 
 def _between(tokens: TokenList, at: int) -> Span | None:
@@ -181,7 +152,7 @@ def _between(tokens: TokenList, at: int) -> Span | None:
     """
     behind = at - (tokens[at - 1].text in ",(")
     before = street_before(tokens, behind)
-    if before is None and tokens[behind - 1].lower in _STRETCHES:
+    if before is None and tokens[behind - 1].lower in _W.stretches:
         before = behind - 1
     if before is None or not _is_named(tokens, at + 1) or route(tokens, before) or _is_road_talk(tokens, at):
         return None
@@ -203,18 +174,18 @@ def _where(tokens: TokenList, at: int) -> Span | None:
         return None
     for second in range(end + 1, min(end + _MOST_FILLS, len(tokens))):
         verb, between = tokens[end].lower, tokens[second - 1]
-        if not between.word or between.lower in _APART - {"and"} or (between.capital and between.lower not in _JOINS):
+        if not between.word or between.lower in _APART or (between.capital and between.lower not in _W.joins):
             return None
         if (last := _name(tokens, second)) is not None:
             streets = [street_before(tokens, each) is not None for each in (end, last)]
-            met = (verb in _MEETS or tokens.at(last).lower in _MEETINGS) and not _is_water(tokens[at:last])
-            return (at + 1, last) if met or all(streets) or (any(streets) and between.lower in _RELATIONS) else None
+            met = (verb in _W.meets or tokens.at(last).lower in _W.meetings) and not _is_water(tokens[at:last])
+            return (at + 1, last) if met or all(streets) or (any(streets) and between.lower in _W.relations) else None
     return None
 
 
 def _is_water(name: Sequence[Token]) -> bool:
     """Return whether a name is the name of a river, a mountain or something similar, rather than of a street."""
-    return any(token.lower in _WATERS for token in name)
+    return has_any(name, _W.waters)
 
 
 def _is_named(tokens: TokenList, at: int) -> bool:
@@ -228,7 +199,7 @@ def _name(tokens: TokenList, at: int) -> int | None:
     Return the index of the first token after the street, or None if there is no street.
     """
     at += tokens.at(at).text == "the"
-    if tokens.at(at).lower in _DIRECTIONS and tokens.at(at + 1).text == ".":
+    if tokens.at(at).lower in _W.directions and tokens.at(at + 1).text == ".":
         at += 2
     if (end := prefixed(tokens, at) or route(tokens, at)) is not None:
         return end
@@ -240,15 +211,14 @@ def _name(tokens: TokenList, at: int) -> int | None:
             end += 1 + (tokens[end].text == "-" and not tokens.at(end + 1).capital)  # for example: "Stoke-on-Trent"
     if end == at:
         return street(tokens, at)
-    return end + (tokens.at(end).lower in SUFFIXES - _MEETINGS and not tokens.at(end).capital)
+    return end + (tokens.at(end).lower in _W.suffixes - _W.meetings and not tokens.at(end).capital)
 
 
-def _corner(tokens: TokenList, at: int, *, titled: bool) -> int | None:
+def _corner(tokens: TokenList, at: int) -> int | None:
     """Find a phrase such as "corner of Elm" or "cross street: Elm" that begins at token `at`.
 
     If a second street follows ("corner of Elm and Oak"), it belongs to the phrase. Return the index of the first token
-    after the phrase, or None if there is no such phrase. `titled`: whether all longer words of the text begin with
-    capitals.
+    after the phrase, or None if there is no such phrase.
     """
     word, name = tokens[at].lower, at + 1
     if word in _CROSSES:
@@ -257,14 +227,15 @@ def _corner(tokens: TokenList, at: int, *, titled: bool) -> int | None:
         of = of or (word == "cross" and tokens.at(name).text == ":" and not (at and tokens[at - 1].lower == "red"))
         name += of and word != "xst"
     else:
-        of = tokens.at(name).lower in (_CORNERS_OF if word != "crossing" else ("of", "with"))
-    while name < at + _MOST_FILLS and tokens.at(name).lower in ("the", "is", "are", *_CORNERS_OF):
-        name += 1
-    name += tokens.at(name).text == "." and word in _ABBREVIATED
+        of = tokens.at(name).lower in (_W.corners_of if word != "crossing" else ("of", "with"))
+    name = tokens.past(name, _CORNER_FILLS, at + _MOST_FILLS - name)
+    name += tokens.at(name).text == "." and word in _W.abbreviated_corners
     end = _name(tokens, name)
-    if end is None and of and tokens.at(name + 1).lower in ("and", "&") and tokens.at(name + 2).lower not in FUNCTION:
-        return name + 3 if tokens.at(name).word and tokens[name].lower not in FUNCTION else None  # "of oak and elm"
-    if end is None or not (of or word in _ABBREVIATED or (word in _CORNERS and not tokens[at].capital and not titled)):
+    bare = end is None and of and tokens.at(name + 1).lower in ("and", "&")
+    if bare and tokens.at(name + 2).lower not in _W.function:
+        return name + 3 if tokens.at(name).word and tokens[name].lower not in _W.function else None  # "of oak and elm"
+    sure = of or word in _W.abbreviated_corners
+    if end is None or not (sure or (word in _W.corners and not tokens[at].capital and not tokens.is_titled)):
         return None
     second = _name(tokens, end + 1) if tokens.at(end).lower in ("and", "&", "/", "at", "@", "with") else None
     return second or (end if of else None)
@@ -297,66 +268,54 @@ def _by_sign(tokens: TokenList, at: int) -> Span | None:
     return None if plural is None else (bare, plural)
 
 
-def _by_word(tokens: TokenList, at: int, *, titled: bool) -> Span | None:
+def _by_word(tokens: TokenList, at: int) -> Span | None:
     """Find a crossing whose streets are joined by a word ("and", "at", "near", "meets"), which is token `at`.
 
     Return the range of tokens of the crossing, or None if there is no crossing. One of the streets may be only a name
     ("5th and Main"). Both may be only names if another word says that they meet. "I-35 and US 290" is not a crossing:
-    two numbered roads with "and" are usually a list of closed roads. `titled`: whether all longer words of the text
-    begin with capitals.
+    two numbered roads with "and" are usually a list of closed roads.
     """
     word, first, last = tokens[at].lower, at, at + 1
-    if first > 1 and (
-        tokens[first - 1].lower in ("(", "-", "just") or (tokens[first - 1].text == "," and word != "and")
-    ):
-        first -= 1
-    while last - at < _MOST_FILLS and tokens.at(last).lower in _BEHIND_JOINS:
-        last += 1
-    if word in _DIRECTIONS and tokens.at(at + 1).lower == "to":
+    before_joins = ("(", "-", "just") if word == "and" else ("(", "-", "just", ",")
+    first -= first > 1 and tokens[first - 1].lower in before_joins
+    last = tokens.past(last, _W.behind_joins, _MOST_FILLS - 1)
+    if word in _W.directions and tokens.at(at + 1).lower == "to":
         return None  # a direction of travel: "Elm Street north to Oak Avenue"
     before, end = street_before(tokens, first), street(tokens, last)
-    if word == "and" and any(token.lower in _BETWEEN for token in tokens[max(first - _MOST_FILLS, 0) : first]):
+    if word == "and" and has_any(tokens[max(first - _MOST_FILLS, 0) : first], _W.between):
         return None  # the limits of a stretch
     if before is not None and end is not None:
-        roads = (
-            (word == "and" or word in _DIRECTIONS)
-            and route(tokens, before) is not None
-            and route(tokens, last) is not None
-        )
+        roads = (word == "and" or word in _W.directions) and _are_routes(tokens, before, last)
         named = tokens[last].capital or tokens[end - 1].digits or tokens[last].digits or tokens[end - 1].lower in SMALL
         named = named or prefixed(tokens, last) is not None
-        quarters = word == "and" and {tokens[first - 1].lower, tokens[end - 1].lower} <= _QUARTERS
-        if quarters and not _meets(tokens, end):
-            return None
-        return (before, end) if named and (not roads or _meets(tokens, end)) else None
-    if word in _BARE_JOINS:
-        return _with_bare_name(tokens, first, last, (before, end), titled=titled)
-    placed = first > 1 and tokens[first - 2].lower in _PLACES and _is_bare(tokens, first - 1)
-    near = placed and _is_sure_ordinal(tokens, last, titled=titled) and not _is_order(tokens, first - 1, last + 1)
+        quarters = word == "and" and {tokens[first - 1].lower, tokens[end - 1].lower} <= _W.quarters
+        return (before, end) if named and (not (roads or quarters) or _meets(tokens, end)) else None
+    if word in _W.bare_joins:
+        return _with_bare_name(tokens, first, last, before, end)
+    placed = first > 1 and tokens[first - 2].lower in _W.places and _is_bare(tokens, first - 1)
+    near = placed and _is_sure_ordinal(tokens, last) and not _is_order(tokens, first - 1, last + 1)
     return (first - 1, last + 1) if near else None  # for example: "at Elm near 5th"
 
 
-def _with_bare_name(
-    tokens: TokenList, first: int, last: int, ends: tuple[int | None, int | None], *, titled: bool
-) -> Span | None:
+def _with_bare_name(tokens: TokenList, first: int, last: int, before: int | None, end: int | None) -> Span | None:
     """Find a crossing in which at least one street is only a name ("Main" without "Street").
 
     Return its range of tokens, or None if there is no crossing, or if it is too uncertain that both are streets. The
-    words that join the streets are the tokens from `first` to the one before `last`. `ends` has two indexes, and
-    one or both are None: that of the first token of a complete street before these words, and that of the first token
-    after a complete street that follows them. `titled`: whether all longer words of the text begin with capitals.
+    words that join the streets are the tokens from `first` to the one before `last`. `before` is the index of the first
+    token of a complete street before these words, and `end` that of the first token after a complete street that
+    follows them; one or both are None.
     """
-    before, end = ends
     bare, bare_behind = _name_before(tokens, first), _is_bare(tokens, last)
     if tokens[first - 1].ordinal and first > 1 and tokens[first - 2].lower in ("at", "near"):
-        bare_behind = bare_behind or (tokens.at(last).word and tokens[last].lower not in FUNCTION)  # "at 3rd and pike"
+        # For example: "at 3rd and pike".
+        bare_behind = bare_behind or (tokens.at(last).word and tokens[last].lower not in _W.function)
     bare_before = bare < first
     lead = tokens[bare - 1].lower if bare else ""
-    ordinal = _is_sure_ordinal(tokens, last, titled=titled) and not tokens.at(last + 1).capital
+    ordinal = _is_sure_ordinal(tokens, last) and not tokens.at(last + 1).capital
     if before is not None and (bare_behind or ordinal) and not _is_order(tokens, before, last + 1):
-        sure = _is_sure_ordinal(tokens, first - 1, titled=titled) or _is_sure(tokens, before, first, titled=titled)
-        placed = before > 0 and tokens[before - 1].lower in _PLACES and tokens[first].lower == "and"
-        placed = placed and tokens[first - 1].lower not in _QUARTERS  # for example: "at FM 1960 and Elm"
+        sure = _is_sure_ordinal(tokens, first - 1) or _is_sure(tokens, before, first)
+        placed = before > 0 and tokens[before - 1].lower in _W.places and tokens[first].lower == "and"
+        placed = placed and tokens[first - 1].lower not in _W.quarters  # for example: "at FM 1960 and Elm"
         if sure or placed or tokens[last - 1].lower == "x":
             return before, last + 1
     if (bare_before or before is not None) and (plural := _plural(tokens, last)) is not None:
@@ -367,16 +326,16 @@ def _with_bare_name(
         return bare, end or last + 1  # for example: "Main and 5th"
     name = _name(tokens, last)
     if bare_behind and name is not None and not _is_water(tokens[bare:name]):
-        crossed = tokens[last - 1].lower in _MEETS or tokens[last - 1].text == "x"
+        crossed = tokens[last - 1].lower in _W.meets or tokens[last - 1].text == "x"
         if crossed or _meets(tokens, name):
             return bare, end or name
     if name is not None and first > 1 and _is_directed(tokens, first - 1) and _is_directed(tokens, name - 1):
         return bare, name  # for example: "N. Clark and W. Division"
     if end is None or not bare or lead in ".!?:":
         return None
-    placed = lead in _PLACES and tokens[end - 1].lower not in _QUARTERS
+    placed = lead in _W.places and tokens[end - 1].lower not in _W.quarters
     joined = tokens[first].lower != "at" or lead in ("of", "on")
-    sure = placed or tokens[first].lower == "x" or _is_sure(tokens, last, end, titled=titled)
+    sure = placed or tokens[first].lower == "x" or _is_sure(tokens, last, end)
     return (bare, end) if joined and sure else None
 
 
@@ -398,18 +357,18 @@ def _name_before(tokens: TokenList, at: int) -> int:
 def _is_directed(tokens: TokenList, at: int) -> bool:
     """Return whether the name at token `at` comes after a direction in letters, as in "N. Clark"."""
     letter = tokens[at - 1 - (tokens[at - 1].text == "." and at > 1)] if at else tokens[at]
-    return _is_bare(tokens, at) and len(letter.text) < 3 and letter.capital and letter.lower in _DIRECTIONS
+    return _is_bare(tokens, at) and len(letter.text) < 3 and letter.capital and letter.lower in _W.directions
 
 
-def _is_sure_ordinal(tokens: TokenList, at: int, *, titled: bool) -> bool:
+def _is_sure_ordinal(tokens: TokenList, at: int) -> bool:
     """Return whether token `at` is certainly an ordinal.
 
-    An ordinal in words counts only after a word such as "at" if it is in capitals ("FIRST"), or if the text is `titled`
-    (all its longer words begin with capitals).
+    An ordinal in words counts only after a word such as "at" if it is in capitals ("FIRST"), or if all longer words of
+    the text begin with capitals.
     """
     token = tokens.at(at)
-    placed = at > 0 and tokens[at - 1].lower in _PLACES
-    return token.ordinal or (is_ordinal(token) and (placed or not (titled or token.text.isupper())))
+    placed = at > 0 and tokens[at - 1].lower in _W.places
+    return token.ordinal or (is_ordinal(token) and (placed or not (tokens.is_titled or token.text.isupper())))
 
 
 def _plural(tokens: TokenList, at: int) -> int | None:
@@ -419,33 +378,27 @@ def _plural(tokens: TokenList, at: int) -> int | None:
     """
     for end in range(at, min(at + _LONGEST_NAME, len(tokens))):
         token = tokens[end]
-        if end > at and token.lower in _PLURALS:
+        if end > at and token.lower in _W.plurals:
             return end + 1
-        if not (token.capital or token.ordinal or token.text in ".-" or token.lower in _PARTICLES):
+        if not (token.capital or token.ordinal or token.text in ".-" or token.lower in _W.particles):
             return None
     return None
 
 
-def _is_sure(tokens: TokenList, start: int, end: int, *, titled: bool) -> bool:
+def _is_sure(tokens: TokenList, start: int, end: int) -> bool:
     """Return whether the tokens from `start` to the one before `end` certainly name a street.
 
-    If they do, a name beside them must be a street as well. `titled`: whether all longer words of the text begin with
-    capitals.
+    If they do, a name beside them must be a street as well.
     """
     if route(tokens, start) is not None:
         return False  # not certain enough: "Highway 50 at Echo Summit"
-    suffix = {token.lower for token in tokens[start:end]} & SUFFIXES
-    return bool(suffix - _COMMON) or (not titled and bool(suffix & _PLAIN))
+    suffix = {token.lower for token in tokens[start:end]} & _W.suffixes
+    return bool(suffix - _W.common) or (not tokens.is_titled and bool(suffix & _W.plain))
 
 
 def _is_bare(tokens: TokenList, at: int) -> bool:
     """Return whether token `at` may be the name of a street without its suffix ("Elm")."""
-    token = tokens.at(at)
-    return (
-        token.capital
-        and token.lower not in _NOT_STREETS
-        and token.lower not in (FUNCTION - {"new"}) | DATES | _MEETINGS
-    )
+    return tokens.at(at).capital and tokens.at(at).lower not in _NOT_STREETS
 
 
 def _meets(tokens: TokenList, end: int) -> bool:
@@ -454,5 +407,5 @@ def _meets(tokens: TokenList, end: int) -> bool:
     Example: "the Oak St.-Main St. intersection".
     """
     end += tokens.at(end).text in ".,("
-    end += tokens.at(end).lower in _DIRECTIONS
-    return tokens.at(end).lower in _MEETINGS or (not tokens[end - 1].capital and tokens[end - 1].lower in _MEETINGS)
+    end += tokens.at(end).lower in _W.directions
+    return tokens.at(end).lower in _W.meetings or (not tokens[end - 1].capital and tokens[end - 1].lower in _W.meetings)

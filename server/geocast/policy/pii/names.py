@@ -5,53 +5,45 @@ A name without a title is not found.
 
 from collections.abc import Iterator, Sequence
 
-from .tokens import FoldedText, Token, TokenList, is_titled
-from .words import words
+from .tokens import Span, Token, TokenList
+from .words import Words
 
-_W = words("people")
-_TITLES, _NEVER_WORDS, _RANKS, _ROLES = _W["titles"], _W["never_words"], _W["ranks"], _W["roles"]
-_NOT_NAMES, _GIVEN, _FAMILY = _W["not_names"], _W["given"], _W["family"]
-_STREETS = words("streets")
-_FUNCTION = _STREETS["function"]
-_NO_NAMES = _FUNCTION | _NOT_NAMES | words("crews")["units"] | _STREETS["months"] | _STREETS["weekdays"]
+_W = Words("people")
+_STREETS, _CREWS = Words("streets"), Words("crews")
+_NO_NAMES = _STREETS.function | _W.not_names | _CREWS.units | _STREETS.months | _STREETS.weekdays
 _LONGEST = 3  # the largest number of words in a name
 
 
-def names(text: FoldedText) -> Iterator[tuple[int, int]]:
-    """Yield the start and end of each person's name, including the title before it.
-
-    They are indexes of characters in the folded (normalised) text: the index of the first character, and the index
-    after the last one.
+def names(tokens: TokenList) -> Iterator[Span]:
+    """Yield each person's name, including the title before it, as a range of tokens.
 
     If the words of a text are all in capitals, or all begin with one, capitals do not show which words are names. In
     such a text, a name is found only after a title that can't be another word ("SGT"), or if it is a common name
     ("OFFICER JANE DOE").
     """
-    tokens = text.tokens
-    titled = is_titled(tokens)
     for at, token in enumerate(tokens):
         end = None
-        if token.lower in _TITLES | _RANKS or (token.lower == "dr" and not _ends_a_street(tokens, at)):
+        if token.lower in _W.titles | _W.ranks or (token.lower == "dr" and not _ends_a_street(tokens, at)):
             end = _name(tokens, at + 1, at_least=1)
-        elif token.lower in _ROLES:
+        elif token.lower in _W.roles:
             end = _name(tokens, at + 1, at_least=2)
-        if end is not None and (token.lower in _sure_titles(titled, token) or _is_common(tokens[at + 1 : end])):
-            yield token.start, tokens[end - 1].end
+        if end is not None and (token.lower in _sure_titles(tokens, at) or _is_common(tokens[at + 1 : end])):
+            yield at, end
 
 
-def _sure_titles(titled: bool, token: Token) -> frozenset[str]:
+def _sure_titles(tokens: TokenList, at: int) -> frozenset[str]:
     """Return the titles after which every capitalised word counts as a name.
 
-    They depend on whether `token`, the title in the text, is in capitals, and on `titled`: whether all longer words of
-    the text begin with capitals.
+    They depend on whether the title, which is token `at`, is in capitals, and on whether all longer words of the text
+    begin with capitals.
     """
-    if token.text.isupper():
-        return _NEVER_WORDS
-    return _TITLES | {"dr"} if titled else _TITLES | {"dr"} | _RANKS | _ROLES
+    if tokens[at].text.isupper():
+        return _W.never_words
+    return _W.titles | {"dr"} if tokens.is_titled else _W.titles | {"dr"} | _W.ranks | _W.roles
 
 
 def _is_common(name: Sequence[Token]) -> bool:
-    return any(token.lower in _FAMILY or token.lower in _GIVEN for token in name)
+    return any(token.lower in _W.family or token.lower in _W.given for token in name)
 
 
 def _ends_a_street(tokens: TokenList, at: int) -> bool:

@@ -4,10 +4,8 @@ Each function yields the start and end of what it finds, as indexes of character
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
-
-from .tokens import FoldedText
 
 _DECIMAL = r"[0-9]{1,3}\.[0-9]{3,12}"
 _PAIR = re.compile(
@@ -17,7 +15,8 @@ _NAMED = re.compile(rf"(?i)(?<![a-z])(?:lat|latitude|lng|lon|longitude)[\"']?\s?
 _DEGREES = re.compile(rf"(?<![\d.]){_DECIMAL}\s?°")
 _MINUTES = re.compile(r"(?<![\d.])[0-9]{1,3}\s?°\s?[0-9]{1,2}(?:\.[0-9]{1,6})?\s?['′’]")
 _CELL = re.compile(r"(?<![0-9A-Za-z])8[0-9a-fA-F]{14}(?![0-9A-Za-z])")  # the id of an H3 cell
-_COORDINATES = (_PAIR, _NAMED, _DEGREES, _MINUTES, _CELL)
+# Pairs of coordinates in decimal or sexagesimal degrees, if they are precise to about 100 m or better, and H3 cells.
+COORDINATES = (_PAIR, _NAMED, _DEGREES, _MINUTES, _CELL)
 _SOCIAL = re.compile(r"(?<![\d-])(?!000|666|9)[0-9]{3}-(?!00)[0-9]{2}-(?!0000)[0-9]{4}(?![\d-])")
 _CARD = re.compile(r"(?<![\d-])[0-9](?:[ -]?[0-9]){12,18}(?![\d-])")
 _TOP_LEVEL = "com|org|net|gov|edu|mil|int|info|biz|us|uk|ca|au|de|fr|io|app|dev|city|news|co|me|tv|ly|gl"
@@ -28,7 +27,7 @@ _HOST = re.compile(
     r"(?:/[^\s<>\"]{0,200})?"
 )
 _HANDLE = re.compile(r"(?<![\w@])@[A-Za-z_][\w.]{1,30}")
-_CONTACTS = (_EMAIL, _LINK, _HOST, _HANDLE)
+CONTACTS = (_EMAIL, _LINK, _HOST, _HANDLE)
 # A telephone number as people write it: digits, with up to three separators between them.
 _TELEPHONE = re.compile(r"(?<![\w.])\+?\(?[0-9](?:[ ().\-/]{0,3}[0-9]){6,16}(?![\w])")
 _PIECE = re.compile(r"[^ /]+")  # a match may contain other numbers as well, so it is cut into pieces
@@ -37,33 +36,20 @@ _MAX_NUMBERS = 16  # the largest number of matches, and of parts of matches, to 
 _MAX_PARTS = 8  # the largest number of parts of one match to test
 
 
-def matches(pattern: re.Pattern[str], text: FoldedText) -> Iterator[tuple[int, int]]:
-    """Yield the start and end of each part of the text that matches `pattern`. Empty matches are left out."""
-    return (match.span() for match in pattern.finditer(text.folded) if match[0])
+def matches(patterns: Iterable[re.Pattern[str]], text: str) -> Iterator[tuple[int, int]]:
+    """Yield the start and end of each part of the text that matches one of the patterns, except empty matches."""
+    return (match.span() for pattern in patterns for match in pattern.finditer(text) if match[0])
 
 
-def coordinates(text: FoldedText) -> Iterator[tuple[int, int]]:
-    """Yield the start and end of each pair of coordinates, and of each index of an H3 cell, in the text.
-
-    Coordinates are in decimal or sexagesimal degrees. They are found if they are precise to about 100 m or better.
-    """
-    return (match.span() for pattern in _COORDINATES for match in pattern.finditer(text.folded))
-
-
-def documents(text: FoldedText) -> Iterator[tuple[int, int]]:
+def documents(text: str) -> Iterator[tuple[int, int]]:
     """Yield the start and end of each US social security number and each number of a payment card in the text.
 
     Numbers of cards must satisfy the Luhn formula (ISO/IEC 7812-1, annex B).
     """
-    yield from (match.span() for match in _SOCIAL.finditer(text.folded))
-    for match in _CARD.finditer(text.folded):
+    yield from matches([_SOCIAL], text)
+    for match in _CARD.finditer(text):
         if _luhn([int(character) for character in match[0] if character.isdigit()]):
             yield match.span()
-
-
-def contacts(text: FoldedText) -> Iterator[tuple[int, int]]:
-    """Yield the start and end of each e-mail address, link, host name and handle (such as "@name") in the text."""
-    return (match.span() for pattern in _CONTACTS for match in pattern.finditer(text.folded))
 
 
 def knows_region(code: str) -> bool:
@@ -73,17 +59,17 @@ def knows_region(code: str) -> bool:
     return code in phonenumbers.SUPPORTED_REGIONS
 
 
-def phones(text: FoldedText, region: str) -> Iterator[tuple[int, int]]:
+def phones(text: str, region: str) -> Iterator[tuple[int, int]]:
     """Yield the start and end of each telephone number in the text that is valid in the region, or internationally."""
     left = []
-    for match in islice(_TELEPHONE.finditer(text.folded), _MAX_NUMBERS):
+    for match in islice(_TELEPHONE.finditer(text), _MAX_NUMBERS):
         if _is_valid(match[0], region):
             yield match.span()
         else:
             left.append(match)
     parts = (part for match in left for part in islice(_parts(match), _MAX_PARTS))
     for at, end in islice(parts, _MAX_NUMBERS):
-        if _is_valid(text.folded[at:end], region):
+        if _is_valid(text[at:end], region):
             yield at, end
 
 

@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
@@ -48,6 +48,8 @@ class Token(NamedTuple):
         return self.digits > 0 and not self.ordinal
 
 
+Span = tuple[int, int]  # a range of tokens: the index of the first one, and the index after the last one
+
 END = Token("\n", "\n", 0, 0, 0, "", False, False)  # returned for every index after the last token
 
 
@@ -73,7 +75,14 @@ class TokenList(tuple[Token, ...]):
     The method `at` returns a token by its index, and END for indexes after the last token.
     """
 
-    __slots__ = ()
+    @cached_property
+    def is_titled(self) -> bool:
+        """Whether all longer words of the text begin with capitals, as in headlines.
+
+        In such a text, capitals do not show which words are names.
+        """
+        longer = [token for token in self if token.word and len(token.text) > 3]
+        return len(longer) > 3 and all(token.capital for token in longer)
 
     def at(self, place: int) -> Token:
         """Return the token at the index `place`, or END if the index is after the last token.
@@ -82,14 +91,20 @@ class TokenList(tuple[Token, ...]):
         """
         return self[place] if place < len(self) else END
 
+    def past(self, at: int, words: Set[str], most: int) -> int:
+        """Return the index of the first token from the index `at` on that is not one of `words`.
 
-def is_titled(tokens: TokenList) -> bool:
-    """Return whether all longer words of a text begin with capitals, as in headlines.
+        At most `most` tokens are skipped.
+        """
+        end = at
+        while end < at + most and self.at(end).lower in words:
+            end += 1
+        return end
 
-    In such a text, capitals do not show which words are names.
-    """
-    longer = [token for token in tokens if token.word and len(token.text) > 3]
-    return len(longer) > 3 and all(token.capital for token in longer)
+
+def has_any(tokens: Iterable[Token], words: Set[str]) -> bool:
+    """Return whether any of the tokens is one of `words`."""
+    return any(token.lower in words for token in tokens)
 
 
 def fold(text: str) -> FoldedText:

@@ -9,23 +9,17 @@ In all functions, `at` is the index of a token, and the *end* of something is th
 
 from collections.abc import Iterator
 
-from .tokens import FoldedText, Token, TokenList
-from .words import words
+from .tokens import Span, Token, TokenList, has_any
+from .words import Words
 
-_W = words("crews")
-_COUNTS, _PEOPLE, _SERVICES, _VEHICLES = _W["counts"], _W["people"], _W["services"], _W["vehicles"]
-_UNITS, _UNIT_FILLS, _CODES, _MEASURES, _STOPS = _W["units"], _W["unit_fills"], _W["codes"], _W["measures"], _W["stops"]
-_NUMBERS, _PHONETIC, _STATES, _BASES, _HARM = _W["numbers"], _W["phonetic"], _W["states"], _W["bases"], _W["harm"]
-_GROUPED, _MEMBERS, _DWELLINGS = _W["groups"], _W["members"], _W["dwellings"]
-_AGENCIES, _SENDS, _COMES = _W["agencies"], _W["sends"], _W["comes"]
-_COUNTED, _SPOKEN = _W["counted"], _NUMBERS | _PHONETIC
-_COUNTABLE = (_PEOPLE - {"police"}) | _COUNTED
-_BEFORE_CODES, _BEHIND_CODES = _W["before_codes"], _W["behind_codes"]
-_HYPHENED = _CODES - {"a", "b", "c", "d", "m", "p", "u", "x"}  # without the letters of A-10, B-12, C-4 and M-25
-_SINGLE, _MONTHS = _W["single"], words("streets")["months"]
-_THINGS, _FEW = _PEOPLE | _VEHICLES, _SINGLE | _SERVICES | _UNITS
-_ROADS = frozenset({"a", "b", "m"})  # for example: "the M25"
-_CODE_LISTS = _CODES | {",", "and", "or", "to", "through"}
+_W = Words("crews")
+_SPOKEN, _PARTS_OF_NUMBERS = _W.numbers | _W.phonetic, _W.numbers | {"-"}
+_COUNTABLE = (_W.people - {"police"}) | _W.counted
+_STREETS = Words("streets")
+_HYPHENED = _W.codes - {"a", "b", "c", "d", "m", "p", "u", "x"}  # without the letters of A-10, B-12, C-4 and M-25
+_THINGS, _FEW = _W.people | _W.vehicles, _W.single | _W.services | _W.units
+_SERVES = _W.services | _W.single | _W.vehicles
+_CODE_LISTS = _W.codes | {",", "and", "or", "to", "through"}
 _GROUPS = frozenset(
     {
         ("strike", "team"),
@@ -46,18 +40,13 @@ _MOST_LISTED = 12  # the largest number of units in one list
 _NEAR = 8  # the number of tokens before and after a count that are examined
 
 
-def units(text: FoldedText) -> Iterator[tuple[int, int]]:
-    """Yield the start and end of each unit and each count of units in the text.
-
-    They are indexes of characters in the folded (normalised) text: the index of the first character, and the index
-    after the last one.
-    """
-    tokens = text.tokens
+def units(tokens: TokenList) -> Iterator[Span]:
+    """Yield each unit and each count of units in the text, as a range of tokens."""
     behind = 0
     for at in range(len(tokens)):
         if at >= behind and (end := _unit(tokens, at)) is not None:
             for first, behind in _list(tokens, at, end):
-                yield tokens[first].start, tokens[behind - 1].end
+                yield first, behind
 
 
 def _unit(tokens: TokenList, at: int) -> int | None:
@@ -68,29 +57,28 @@ def _unit(tokens: TokenList, at: int) -> int | None:
     token, before = tokens[at], tokens[at - 1].lower if at else ""
     end = _call_sign(tokens, at) if token.digits or token.lower in _SPOKEN else None
     joined = len(token.letters) == 1 and token.digits < _MAX_COUNT and tokens.at(at + 1).start == token.end
-    joined = (
-        joined and (at == 0 or tokens[at - 1].end < token.start) and tokens.at(at + 2).text != ":"
-    )  # neither a time nor a virus
+    # The next test excludes times and viruses.
+    joined = joined and (at == 0 or tokens[at - 1].end < token.start) and tokens.at(at + 2).text != ":"
     if joined and 0 < tokens.at(at + 1).digits <= _MAX_COUNT and tokens.at(at + 1).number:
         return at + 2  # for example: "7A23"
-    if end is None and (token.lower in _COUNTS or token.lower in ("one", "single", "lone") or _is_number(token)):
+    if end is None and (token.lower in _W.counts or token.lower in ("one", "single", "lone") or _is_number(token)):
         end = _grouped(tokens, at)
         if end is None and token.lower in _ONES:
             end = _one(tokens, at)
-        if end is None and before not in _MONTHS:
+        if end is None and before not in _STREETS.months:
             end = _count(tokens, at)
     elif end is None and token.lower == "available" and before == "all":
         end = _count(tokens, at)
     elif end is None and (_is_unit(token) or (token.lower, tokens.at(at + 1).lower.removesuffix("s")) in _GROUPS):
         end = _named(tokens, at)
-    if end is None and (token.lower in _COUNTABLE or (token.lower in _VEHICLES and before in _SERVICES)):
+    if end is None and (token.lower in _COUNTABLE or (token.lower in _W.vehicles and before in _W.services)):
         end = _counted_behind(tokens, at)
-    if end is None and token.text.isupper() and not (before == "the" and token.lower in _ROADS):
+    if end is None and token.text.isupper() and not (before == "the" and token.lower in _STREETS.roads):
         end = _code(tokens, at)
     return end
 
 
-def _list(tokens: TokenList, start: int, end: int) -> list[tuple[int, int]]:
+def _list(tokens: TokenList, start: int, end: int) -> list[Span]:
     """Return the units of a list such as "two engines, four trucks and a chief", as ranges of tokens.
 
     The first unit consists of the tokens from `start` to the one before `end`. A bare number is joined to the unit
@@ -98,9 +86,7 @@ def _list(tokens: TokenList, start: int, end: int) -> list[tuple[int, int]]:
     """
     found = [(start, end)]
     for _ in range(_MOST_LISTED):
-        at = end
-        while at < end + 2 and tokens.at(at).lower in _LISTED:
-            at += 1
+        at = tokens.past(end, _LISTED, 2)
         more = _next_listed(tokens, at, tokens[end - 1]) if end < at < len(tokens) else None
         if more is None:
             break
@@ -119,12 +105,12 @@ def _next_listed(tokens: TokenList, at: int, last: Token) -> int | None:
     last token of the previous unit. Words that are too vague to count as a unit elsewhere may count as one in a list.
     """
     token = tokens[at]
-    if token.lower in _COUNTS or _is_number(token):
-        bare = last.number and token.number and not (tokens.at(at + 1).word and tokens.at(at + 1).lower in _MEASURES)
+    if token.lower in _W.counts or _is_number(token):
+        bare = last.number and token.number and not (tokens.at(at + 1).word and tokens.at(at + 1).lower in _W.measures)
         return _count(tokens, at, service=True) or (at + 1 if bare and not tokens.at(at + 1).capital else None)
     if token.lower in ("a", "an", "one"):
         return _one(tokens, at)
-    return _code(tokens, at, hyphened=_CODES) or _unit(tokens, at)
+    return _code(tokens, at, hyphened=_W.codes) or _unit(tokens, at)
 
 
 def _is_number(token: Token) -> bool:
@@ -140,14 +126,14 @@ def _one(tokens: TokenList, at: int) -> int | None:
     alone = tokens[at].lower in ("single", "lone") or (at > 0 and tokens[at - 1].lower in ("just", "only"))
     for end in range(at + 1, min(at + 5, len(tokens))):
         token = tokens[end]
-        if alone and f"{token.lower}s".replace("ys", "ies") in _PEOPLE:
+        if alone and f"{token.lower}s".replace("ys", "ies") in _W.people:
             return None if _is_not_sent(tokens, at, end + 1) else end + 1  # for example: "only one deputy"
-        if token.lower in _SINGLE and tokens.at(end + 1).lower not in _SINGLE | _THINGS | {"company"}:
+        if token.lower in _W.single and tokens.at(end + 1).lower not in _W.single | _THINGS | {"company"}:
             return end + 1
-        service = tokens[end - 1].lower in _SERVICES
-        if service and (token.lower == "company" or f"{token.lower}s" in _VEHICLES):
+        service = tokens[end - 1].lower in _W.services
+        if service and (token.lower == "company" or f"{token.lower}s" in _W.vehicles):
             return end + 1
-        if not (token.word or token.text == "-") or token.lower in _STOPS:
+        if not (token.word or token.text == "-") or token.lower in _W.stops:
             return None
     return None
 
@@ -160,23 +146,23 @@ def _count(tokens: TokenList, at: int, *, service: bool = False) -> int | None:
     """
     if tokens[at].letters == "x" or tokens.at(at + 1).lower == "x":
         thing = at + 1 + (tokens.at(at + 1).lower == "x")
-        while tokens.at(thing).lower in _SERVICES and tokens.at(thing + 1).lower in _SERVICES | _SINGLE | _VEHICLES:
+        while tokens.at(thing).lower in _W.services and tokens.at(thing + 1).lower in _SERVES:
             thing += 1
         if tokens.at(thing).lower in _FEW:
             return thing + 1  # for example: "2x patrol"
     for end in range(at + 1, min(at + 1 + _MOST_BETWEEN, len(tokens))):
         token = tokens[end]
-        if token.lower in _PEOPLE or (service and token.lower in _VEHICLES):
+        if token.lower in _W.people or (service and token.lower in _W.vehicles):
             last = end + 1 + (tokens.at(end + 1).lower in _THINGS)  # for example: "two police helicopters"
             return None if _is_not_sent(tokens, at, last) else last
-        if token.lower in _VEHICLES and _are_sent(tokens, at, end + 1):
+        if token.lower in _W.vehicles and _are_sent(tokens, at, end + 1):
             return end + 1
-        if token.lower in _BASES and at > 1 and tokens[at - 1].lower == "from" and tokens[at - 2].lower in _PEOPLE:
+        if token.lower in _W.bases and at > 1 and tokens[at - 1].lower == "from" and tokens[at - 2].lower in _W.people:
             return end + 1
         joined = token.lower == "and" and tokens[end - 1].text == "-"  # for example: "search-and-rescue teams"
-        if not (token.word or token.text in "-+" or token.digits) or (token.lower in _STOPS and not joined):
+        if not (token.word or token.text in "-+" or token.digits) or (token.lower in _W.stops and not joined):
             return None
-        service = service or token.lower in _SERVICES
+        service = service or token.lower in _W.services
     return None
 
 
@@ -186,13 +172,11 @@ def _is_not_sent(tokens: TokenList, at: int, end: int) -> bool:
     The count consists of the tokens from `at` to the one before `end`.
     """
     before, behind = tokens[max(at - _NEAR, 0) : at], tokens[end : end + _NEAR]
-    if any(token.lower in _HARM for token in (*before[-2:], *behind[:3])):
+    if has_any((*before[-2:], *behind[:3]), _W.harm):
         return True
-    if tokens[end - 1].lower != "units" or any(token.lower in _COMES | _AGENCIES for token in (*before, *behind)):
+    if tokens[end - 1].lower != "units" or has_any((*before, *behind), _W.comes | _W.agencies):
         return False
-    return tokens.at(end).lower == "of" or any(
-        token.lower in _DWELLINGS for token in tokens[max(at - _NEAR, 0) : end + _NEAR]
-    )
+    return tokens.at(end).lower == "of" or has_any(tokens[max(at - _NEAR, 0) : end + _NEAR], _W.dwellings)
 
 
 def _are_sent(tokens: TokenList, at: int, end: int) -> bool:
@@ -200,15 +184,10 @@ def _are_sent(tokens: TokenList, at: int, end: int) -> bool:
 
     The count consists of the tokens from `at` to the one before `end`.
     """
-    if any(token.lower in _COMES for token in tokens[end : end + 4]):
+    if has_any(tokens[end : end + 4], _W.comes):
         return True
     before = tokens[max(at - _NEAR // 2, 0) : at]
-    return (
-        bool(before)
-        and tokens.at(end).lower != "of"
-        and before[-1].lower in _SENDS
-        and any(token.lower in _AGENCIES for token in before)
-    )
+    return has_any(before[-1:], _W.sends) and tokens.at(end).lower != "of" and has_any(before, _W.agencies)
 
 
 def _grouped(tokens: TokenList, at: int) -> int | None:
@@ -216,12 +195,10 @@ def _grouped(tokens: TokenList, at: int) -> int | None:
 
     Return the index of the first token after it, or None if there is no such phrase.
     """
-    member = at + 1
-    while member < at + 4 and (tokens.at(member).text == "-" or tokens.at(member).lower in _NUMBERS):
-        member += 1
-    if member == at + 1 or tokens.at(member).lower not in _MEMBERS:
+    member = tokens.past(at + 1, _PARTS_OF_NUMBERS, 3)
+    if member == at + 1 or tokens.at(member).lower not in _W.members:
         return None
-    ends = (end for end in range(member + 1, member + 4) if tokens.at(end).lower in _GROUPED)
+    ends = (end for end in range(member + 1, member + 4) if tokens.at(end).lower in _W.groups)
     return next((end + 1 for end in ends), None)
 
 
@@ -230,15 +207,13 @@ def _counted_behind(tokens: TokenList, at: int) -> int | None:
 
     Return the index of the first token after the count, or None if there is no count.
     """
-    end = at + 1
-    while end < at + _MOST_BETWEEN and tokens.at(end).lower in _STATES:
-        end += 1
+    end = tokens.past(at + 1, _W.states, _MOST_BETWEEN - 1)
     sign = tokens.at(end).text in ":(=-#" or tokens[end - 1].lower == "x"
     end += sign and tokens.at(end).text in ":(=-#"
     number = tokens.at(end)
-    if any(token.lower in _HARM for token in tokens[end + 1 : end + 3]) or tokens.at(end + 1).text == ":":
+    if has_any(tokens[end + 1 : end + 3], _W.harm) or tokens.at(end + 1).text == ":":
         return None
-    if sign and (_is_number(number) or (number.lower in _NUMBERS and not tokens.at(end + 1).word)):
+    if sign and (_is_number(number) or (number.lower in _W.numbers and not tokens.at(end + 1).word)):
         return end + 1 + (tokens.at(end + 1).text == ")")
     return None
 
@@ -249,21 +224,21 @@ def _call_sign(tokens: TokenList, at: int) -> int | None:
     Return the index of the first token after it, or None if there is no call sign.
     """
     letter = at
-    if _is_number(tokens[at]) or tokens[at].lower in _NUMBERS:
+    if _is_number(tokens[at]) or tokens[at].lower in _W.numbers:
         letter += 1 + (tokens.at(at + 1).text == "-")
     number = letter + 1 + (tokens.at(letter + 1).text == "-")
     joined = number == letter + 2 and tokens.at(letter).end == tokens.at(letter + 1).start
-    sure = letter > at or (tokens.at(number).digits > 1 and (joined or tokens.at(number + 1).lower in _STATES))
-    named = tokens.at(letter).lower in _PHONETIC and tokens.at(letter).capital
+    sure = letter > at or (tokens.at(number).digits > 1 and (joined or tokens.at(number + 1).lower in _W.states))
+    named = tokens.at(letter).lower in _W.phonetic and tokens.at(letter).capital
     return number + 1 if sure and named and _is_number(tokens.at(number)) else None
 
 
 def _is_unit(token: Token) -> bool:
-    return token.lower in _UNITS or token.lower.removesuffix("s") in _UNITS
+    return token.lower in _W.units or token.lower.removesuffix("s") in _W.units
 
 
 def _leads_to_a_number(token: Token) -> bool:
-    return token.lower.removesuffix("s") in _UNIT_FILLS or _is_unit(token)
+    return token.lower.removesuffix("s") in _W.unit_fills or _is_unit(token)
 
 
 def _named(tokens: TokenList, at: int) -> int | None:
@@ -275,9 +250,9 @@ def _named(tokens: TokenList, at: int) -> int | None:
     while end <= at + _MOST_BETWEEN and _leads_to_a_number(tokens.at(end)):
         end += 1
     number = tokens.at(end)
-    if number.lower in _NUMBERS:
+    if number.lower in _W.numbers:
         return _spelled(tokens, at, end)
-    named = number.number and number.digits <= _MAX_NUMBER and tokens.at(end + 1).lower not in _MEASURES
+    named = number.number and number.digits <= _MAX_NUMBER and tokens.at(end + 1).lower not in _W.measures
     return end + 1 if named else None
 
 
@@ -287,12 +262,10 @@ def _spelled(tokens: TokenList, at: int, end: int) -> int | None:
     The unit begins at token `at`, and its number at token `end`. Return the index of the first token after it; None if
     the number rather counts something else.
     """
-    last = end
-    while last < end + 3 and (tokens.at(last).lower in _NUMBERS or tokens.at(last).text == "-"):
-        last += 1
+    last = tokens.past(end, _PARTS_OF_NUMBERS, 3)
     behind = tokens.at(last)
     plural = behind.word and behind.lower.endswith("s") and len(behind.text) > 3
-    counts = behind.lower in _MEASURES | _UNCOUNTED | _SINGLE or plural
+    counts = behind.lower in _W.measures | _UNCOUNTED | _W.single or plural
     sure = tokens[at].capital and tokens[end].capital and not tokens[end].text.isupper()
     return last if sure or not counts else None
 
@@ -304,14 +277,14 @@ def _code(tokens: TokenList, at: int, hyphened: frozenset[str] = _HYPHENED) -> i
     either joined or with a hyphen between them. `hyphened` has the letters that may be followed by a hyphen.
     """
     letters, hyphen = tokens[at], tokens.at(at + 1)
-    if letters.lower not in _CODES or not letters.text.isupper() or _is_labelled(tokens, at):
+    if letters.lower not in _W.codes or not letters.text.isupper() or _is_labelled(tokens, at):
         return None
     end = at + 1 + (hyphen.text == "-" and hyphen.start == letters.end and letters.lower in hyphened)
     number, behind = tokens.at(end), tokens.at(end + 1)
     joined = number.start == tokens[end - 1].end and number.digits > 0 and not number.letters
     decimal = behind.text == "." and behind.start == number.end and tokens.at(end + 2).start == behind.end  # "M4.1"
     decimal = decimal and tokens.at(end + 2).digits > 0
-    other = decimal or behind.lower in _BEHIND_CODES
+    other = decimal or behind.lower in _W.behind_codes
     return end + 1 if joined and number.digits <= _MAX_NUMBER and not other else None
 
 
@@ -320,8 +293,6 @@ def _is_labelled(tokens: TokenList, at: int) -> bool:
     if at > 0 and tokens[at - 1].text == "-" and tokens[at - 1].end == tokens[at].start:
         return at > 1 and tokens[at - 2].word and tokens[at - 2].end == tokens[at - 1].start  # as in "zone SFO-E12"
     first = at
-    while (
-        first > at - _MOST_LISTED and first > 1 and (tokens[first - 1].digits or tokens[first - 1].lower in _CODE_LISTS)
-    ):
+    while first > max(at - _MOST_LISTED, 1) and (tokens[first - 1].digits or tokens[first - 1].lower in _CODE_LISTS):
         first -= 1
-    return first > 0 and tokens[first - 1].lower.removesuffix("s") in _BEFORE_CODES
+    return first > 0 and tokens[first - 1].lower.removesuffix("s") in _W.before_codes

@@ -2,10 +2,18 @@
 
 import tomllib
 from importlib import resources
+from typing import TYPE_CHECKING
 
 _TABLES = tomllib.loads(resources.files(__package__).joinpath("english.toml").read_text("utf-8"))
 
 
-def words(table: str) -> dict[str, frozenset[str]]:
-    """Return the sets of words in one table of the file, as a dict from the name of each set to its words."""
-    return {name: frozenset(text.split()) for name, text in _TABLES[table].items()}
+class Words:
+    """The sets of words in one table of the file. Each set is an attribute with the name that it has in the file."""
+
+    def __init__(self, table: str) -> None:
+        for name, text in _TABLES[table].items():
+            setattr(self, name, frozenset(text.split()))
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> frozenset[str]: ...

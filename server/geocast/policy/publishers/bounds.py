@@ -126,7 +126,8 @@ class Publishers:
         Neither the default rates nor those of the table for all other publishers are included.
         """
         own = self.tables.get(sub, Bounds())
-        return tuple(Rate(number, within_s) for number, within_s in _stated(own) if number is not None)
+        stated = (own.per_minute, 60), (own.per_hour, 3600)
+        return tuple(Rate(number, within_s) for number, within_s in stated if number is not None)
 
     def summary(self) -> str:
         """Return a summary of the file in one line, for the command `geocast check`."""
@@ -159,7 +160,3 @@ def granted(publishers: Publishers | None, name: str, refusal: str) -> Bounds:
     if bounds is None:
         raise Problem(problems.INSUFFICIENT_SCOPE, refusal)
     return bounds
-
-
-def _stated(bounds: Bounds) -> tuple[tuple[int | None, int], ...]:
-    return (bounds.per_minute, 60), (bounds.per_hour, 3600)

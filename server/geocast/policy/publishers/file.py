@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import msgpack
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from ...model.alert import Severity, Status, is_id
 from ...model.errors import ConfigError
@@ -30,8 +30,8 @@ _FileName = Annotated[str, matching(_FILE_NAME, "must be the name of a file in t
 class _Table(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
-    categories: Annotated[list[CategoryKey], Field(min_length=1)] | None = None
-    statuses: Annotated[list[Status], Field(min_length=1)] | None = None
+    categories: Annotated[list[CategoryKey], Field(min_length=1), AfterValidator(frozenset)] | None = None
+    statuses: Annotated[list[Status], Field(min_length=1), AfterValidator(frozenset)] | None = None
     max_severity: Severity = "extreme"
     max_radius_m: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     jurisdiction: _FileName | None = None
@@ -93,15 +93,8 @@ def parse_publishers(read: bytes, path: Path | None) -> Publishers:
 
 
 def _bounds(table: _Table, drawn: Mapping[str, Jurisdiction]) -> Bounds:
-    return Bounds(
-        None if table.categories is None else frozenset(table.categories),
-        None if table.statuses is None else frozenset(table.statuses),
-        table.max_severity,
-        table.max_radius_m,
-        None if table.jurisdiction is None else drawn[table.jurisdiction],
-        table.per_minute,
-        table.per_hour,
-    )
+    jurisdiction = None if table.jurisdiction is None else drawn[table.jurisdiction]
+    return Bounds(**{**dict(table), "jurisdiction": jurisdiction})
 
 
 def _read(path: Path, file: Path, left: int) -> tuple[bytes, int]:
