@@ -40,7 +40,6 @@ from ..push.addresses import Services, parse_services
 from ..push.delivery_journal import PROBE_S
 from ..push.device_manager import DeviceManager
 from ..push.devicestore import DeviceStore
-from ..push.devicestore.memory import MemoryDevices
 from ..push.devicestore.sqlite import SqliteDevices
 from ..push.encryption import Keyring, Record, parse_push_keys
 from ..push.http_client import HttpPushClient
@@ -110,7 +109,8 @@ def open_devices(settings: PushSettings) -> tuple[DeviceStore, Shards]:
 
         store = RedisDevices(settings.devices, replicas=settings.devices_replicas)
         return store, LeasedShards(store, LeaseClock())
-    return MemoryDevices() if scheme == "memory" else SqliteDevices(Path(rest)), StaticShards()
+    in_memory = scheme == "memory"
+    return SqliteDevices(Path(":memory:" if in_memory else rest), alone=not in_memory), StaticShards()
 
 
 async def run_alone(means: PushContext, listener: socket.socket, metrics_listener: socket.socket | None) -> None:
