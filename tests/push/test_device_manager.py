@@ -13,6 +13,7 @@ import http_ece
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from push.memory_devices import MemoryDevices
 from support.fakes import DALLAS, NOON_MS, FakeClock, a_cancel, a_revision
 from support.flipping import flipped
 
@@ -28,7 +29,6 @@ from geocast.push.delivery_journal import DeliveryJournal
 from geocast.push.device_manager import DeviceManager
 from geocast.push.devices import RENEW_MS
 from geocast.push.devicestore import DeliveryRecord, State, StoredDevice, read_line
-from geocast.push.devicestore.memory import MemoryDevices
 from geocast.push.encryption import Keyring, Record
 from geocast.push.scheduler import MARKS, OF_ONE, SLOTS, SPARE_SLOTS
 from geocast.push.service_limits import AT_MOST, FIRST, LAST_TRY_S, UNKNOWN

@@ -21,6 +21,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 from push.devicestore.contract import begin_term
+from push.memory_devices import MemoryDevices
 from support.fakes import DALLAS, HOUR_MS, NOON_MS, FakeClock, a_cancel, a_revision
 from support.model import SEVERITIES, Client, Item, Rules
 
@@ -34,7 +35,6 @@ from geocast.push.delivery_journal import DeliveryJournal
 from geocast.push.device_manager import DeviceManager
 from geocast.push.device_state import DeviceState
 from geocast.push.devicestore import SHARDS, State, shard_of
-from geocast.push.devicestore.memory import MemoryDevices
 from geocast.push.encryption import Keyring, Record
 from geocast.push.service_limits import AT_MOST
 from geocast.push.webpush import Vapid, make_vapid_key, parse_vapid

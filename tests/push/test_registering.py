@@ -9,6 +9,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from end_to_end.kit.keys import Keys, bearer
+from push.memory_devices import MemoryDevices
 from support.fakes import DALLAS, FakeClock
 
 from geocast.auth.base64url import encoded
@@ -20,7 +21,6 @@ from geocast.model.errors import StoreUnavailable
 from geocast.model.times import format_time
 from geocast.push.addresses import parse_services
 from geocast.push.device_manager import DeviceManager
-from geocast.push.devicestore.memory import MemoryDevices
 from geocast.push.encryption import Keyring
 from geocast.push.registering import MAX_DEVICES, Registering, RegistrationTerms
 from geocast.push.routes import DevicesContext, make_app

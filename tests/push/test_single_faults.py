@@ -131,6 +131,7 @@ def test_exception_at_any_call_leaves_nobody_out(monkeypatch):
     small_limits(monkeypatch)
     fault = Fault()
     assert wrongs(monkeypatch, fault) == []
+    del fault.calls["PushScheduler._resume"]  # nothing can raise in it outside of its own `try`
     calls = {name: [0, count // 2, count - 1] for name, count in sorted(fault.calls.items())}
     assert {"PushScheduler._run", "DeviceManager._remind", "WriteBehind._write_all", "FanOut.note_taken"} < set(calls)
     if "SINGLE_FAULTS" not in os.environ:

@@ -11,6 +11,7 @@ import inspect
 import sys
 from collections import Counter
 
+from push.memory_devices import MemoryDevices
 from push.test_device_manager import VAPID
 from support.fakes import DALLAS, NOON_MS, FakeClock, JumpingSelector, a_revision
 from support.injections import Injected
@@ -28,7 +29,6 @@ from geocast.push import scheduler, service_limits
 from geocast.push.addresses import parse_services
 from geocast.push.device_manager import DeviceManager
 from geocast.push.devicestore import SHARDS
-from geocast.push.devicestore.memory import MemoryDevices
 from geocast.push.encryption import Keyring
 from geocast.push.leases import Leased, LeasedShards
 from geocast.push.registering import Registering, RegistrationTerms
@@ -108,9 +108,13 @@ def _places():
             elif _may_fail(name, value, module):
                 users = [each for each in ours if vars(each).get(name) is value]
                 found[f"{module.__name__}.{name}"] = users, name, value
-    own = {f"{each.__name__}.{name}": ([each], name, value) for each in (Store, PushServices) for name, value in
-           vars(each).items() if inspect.iscoroutinefunction(value)}  # fmt: skip
-    return found | own
+    stores = {f"{each.__name__}.{name}": ([each], name, value) for each in (MemoryDevices, Store, PushServices)
+              for name, value in vars(each).items() if _is_async(value)}  # fmt: skip
+    return found | stores
+
+
+def _is_async(value):
+    return inspect.iscoroutinefunction(value) or inspect.isasyncgenfunction(value)
 
 
 def _may_fail(name, value, module):

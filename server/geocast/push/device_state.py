@@ -38,23 +38,13 @@ class DeviceEvent(Enum):
 
 
 _S, _E = DeviceState, DeviceEvent
+_PAUSED = {_E.PAUSE: _S.PAUSED, _E.RESUME: _S.IDLE, _E.LEAVE: _S.GONE}
+_FREE = _PAUSED | {_E.START: _S.UNDER_WAY, _E.WAIT: _S.WAITING}
 NEXT: dict[DeviceState, dict[DeviceEvent, DeviceState]] = {
-    _S.IDLE: {
-        _E.START: _S.UNDER_WAY,
-        _E.WAIT: _S.WAITING,
-        _E.PAUSE: _S.PAUSED,
-        _E.RESUME: _S.IDLE,
-        _E.LEAVE: _S.GONE,
-    },
-    _S.WAITING: {
-        _E.START: _S.UNDER_WAY,
-        _E.WAIT: _S.WAITING,
-        _E.PAUSE: _S.PAUSED,
-        _E.RESUME: _S.IDLE,
-        _E.LEAVE: _S.GONE,
-    },
+    _S.IDLE: _FREE,
+    _S.WAITING: _FREE,
     _S.UNDER_WAY: {_E.END: _S.IDLE, _E.LEAVE: _S.LEAVING},
-    _S.PAUSED: {_E.PAUSE: _S.PAUSED, _E.RESUME: _S.IDLE, _E.LEAVE: _S.GONE},
+    _S.PAUSED: _PAUSED,
     _S.LEAVING: {_E.END: _S.GONE},
     _S.GONE: {},
 }

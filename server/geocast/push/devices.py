@@ -3,6 +3,7 @@
 import hashlib
 import secrets
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from itertools import count
 
@@ -24,6 +25,7 @@ _NONE: Mapping[tuple[str, int], int] = {}  # shared, because hardly any device h
 Urgency = tuple[int, bool]  # (minus the severity's rank, False for a cancel); the smallest is sent first
 
 
+@dataclass(slots=True, eq=False)
 class Owed:
     """The alert or cancel that is being sent to a device, while the request is under way.
 
@@ -32,88 +34,49 @@ class Owed:
     device still counts as having the revision. `outcome` is None as long as nothing was sent.
     """
 
-    __slots__ = ("alert", "held", "message", "outcome", "recipient")
-
-    def __init__(self, alert: LiveAlert, message: PushMessage, recipient: bool) -> None:
-        self.alert = alert
-        self.message = message
-        self.recipient = recipient
-        self.held = False
-        self.outcome: PostOutcome | None = None
+    alert: LiveAlert
+    message: PushMessage
+    recipient: bool
+    held: bool = False
+    outcome: PostOutcome | None = None
 
 
+@dataclass(slots=True, eq=False)
 class Admission:
     """The limits that one request counts against: that of its host, and a set of slots while it is under way."""
 
-    __slots__ = ("counted", "lane")
-
-    def __init__(self, lane: ServiceLimit) -> None:
-        self.lane = lane
-        self.counted: list[ServiceLimit | Slots] = []
+    lane: ServiceLimit
+    counted: list[ServiceLimit | Slots] = field(default_factory=list)
 
 
+@dataclass(slots=True, eq=False)
 class Device:
     """A registered device of this process.
 
-    It has a row (an index) in the fan-out, which decides who is sent which alert.
+    It has a row (an index) in the fan-out, which decides who is sent which alert. `until_ms` is the time at which its
+    registration ends, in ms since 1970. A process leases each shard (a subset of the devices) that it is responsible
+    for, and each lease has a number. `term` is the number of the lease of the device's shard.
     """
 
-    __slots__ = (
-        "admission",
-        "digest",
-        "endpoint",
-        "endpoint_digest",
-        "failures",
-        "gate",
-        "lane",
-        "looked_at_ms",
-        "marked",
-        "owed",
-        "record",
-        "resumes_at",
-        "row",
-        "served",
-        "state",
-        "term",
-        "unmade",
-        "until_ms",
-        "urgency",
-    )
-
-    def __init__(
-        self,
-        digest: bytes,
-        record: Record,
-        endpoint: Endpoint,
-        endpoint_digest: bytes,
-        until_ms: int,
-        term: int,
-    ) -> None:
-        """Create an idle device that is not in the fan-out yet.
-
-        `until_ms` is the time at which its registration ends, in ms since 1970. A process leases each shard (a subset
-        of the devices) that it is responsible for, and each lease has a number. `term` is the number of the lease of
-        the device's shard.
-        """
-        self.digest = digest
-        self.record = record
-        self.endpoint = endpoint
-        self.endpoint_digest = endpoint_digest
-        self.until_ms = until_ms
-        self.term = term
-        self.state = DeviceState.IDLE
-        self.row = -1  # its row in the fan-out; -1 before it enters and after it leaves
-        self.lane: ServiceLimit  # the limit on requests to its endpoint's host; set by `PushScheduler.enter`
-        self.served = False  # whether its push service accepted the last push
-        self.marked = False  # whether its stored record says that its host has accepted a push
-        self.admission: Admission  # of its latest request; set by `PushScheduler.enter`
-        self.owed: Owed | None = None  # UNDER_WAY: the alert that is being sent; None for a reminder
-        self.urgency: Urgency = (0, True)  # WAITING: the urgency of the most urgent alert that it lacks
-        self.gate: Gate | None = None  # WAITING: the limit in whose queue it waits
-        self.resumes_at = 0.0  # PAUSED: the end of the pause, on the monotonic clock
-        self.failures = 0  # failed requests in a row
-        self.unmade = _NONE  # entries that could not become a push to it: (alert id, number) -> failures
-        self.looked_at_ms: int | None = None  # when its lease is checked next, in ms since 1970
+    digest: bytes
+    record: Record
+    endpoint: Endpoint
+    endpoint_digest: bytes
+    until_ms: int
+    term: int
+    state: DeviceState = DeviceState.IDLE
+    row: int = -1  # its row in the fan-out; -1 before it enters and after it leaves
+    lane: ServiceLimit = field(init=False)  # the limit of its endpoint's host; set by `PushScheduler.enter`
+    served: bool = False  # whether its push service accepted the last push
+    marked: bool = False  # whether its stored record says that its host has accepted a push
+    admission: Admission = field(init=False)  # of its latest request; set by `PushScheduler.enter`
+    owed: Owed | None = None  # UNDER_WAY: the alert that is being sent; None for a reminder
+    urgency: Urgency = (0, True)  # WAITING: the urgency of the most urgent alert that it lacks
+    gate: Gate | None = None  # WAITING: the limit in whose queue it waits
+    resumes_at: float = 0.0  # PAUSED: the end of the pause, on the monotonic clock
+    failures: int = 0  # failed requests in a row
+    unmade: Mapping[tuple[str, int], int] = field(default_factory=lambda: _NONE)  # see `PushScheduler._pause_unmade`
+    looked_at_ms: int | None = None  # when its lease is checked next, in ms since 1970
 
     @property
     def lease_due_ms(self) -> int:

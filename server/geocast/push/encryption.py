@@ -32,6 +32,7 @@ PADDED_BYTES = 2_048
 # Fields whose values are equal for most devices.
 _ALIKE = {"vapid", "categories", "min_severity", "languages", "kid", "issuer"}
 _MARK_BYTES = 4  # length of the start of an encrypted record, which tells its key
+_HEAD_BYTES = _MARK_BYTES + NONCE_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +87,8 @@ def unpacked(data: bytes) -> Record:
     Fields that this release doesn't know are dropped. Raise ValueError if the bytes are not a record.
     """
     try:
-        found: dict[str, Any] = msgpack.unpackb(data)
-        known = {name: _frozen(value) for name, value in found.items() if name in Record.__dataclass_fields__}
+        found: dict[str, Any] = msgpack.unpackb(data, use_list=False)
+        known = {name: value for name, value in found.items() if name in Record.__dataclass_fields__}
         known |= {name: _shared(known[name]) for name in _ALIKE & known.keys()}
         return Record(**known)
     except (TypeError, AttributeError, msgpack.UnpackException) as error:
@@ -102,10 +103,6 @@ def _shared(value: Any) -> Any:
     memory.
     """
     return value
-
-
-def _frozen(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
 
 
 class _Key(NamedTuple):
@@ -161,11 +158,7 @@ class Keyring:
         return mark + nonce + cipher.encrypt(nonce, padded, bound)
 
     def _open(self, sealed: bytes, bound: bytes) -> tuple[bytes, int]:
-        mark, nonce, rest = (
-            sealed[:_MARK_BYTES],
-            sealed[_MARK_BYTES:][:NONCE_BYTES],
-            sealed[_MARK_BYTES + NONCE_BYTES :],
-        )
+        mark, nonce, rest = sealed[:_MARK_BYTES], sealed[_MARK_BYTES:_HEAD_BYTES], sealed[_HEAD_BYTES:]
         for number, key in enumerate(self._keys):
             if key.mark == mark and len(nonce) == NONCE_BYTES:
                 try:

@@ -2,8 +2,6 @@
 
 import ssl
 from collections.abc import Collection
-from types import TracebackType
-from typing import Self
 
 from .. import failpoints
 from ..clock import Clock
@@ -14,7 +12,7 @@ from .client import Push
 
 
 class HttpPushClient(HttpPostClient):
-    """Sends pushes to push services on the internet. Use it as an asynchronous context manager."""
+    """Sends pushes to push services on the internet. Call `open` first."""
 
     def __init__(self, clock: Clock, private: Collection[str] = (), tls: ssl.SSLContext | None = None) -> None:
         """Create a client.
@@ -23,14 +21,6 @@ class HttpPushClient(HttpPostClient):
         trusted.
         """
         super().__init__(lambda: clock.now().wall_ms, private, tls or ssl.create_default_context())
-
-    async def __aenter__(self) -> Self:
-        return self.open()
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     async def send(self, push: Push, within_s: float) -> PostResponse:
         where, data = push.endpoint, _request(push)

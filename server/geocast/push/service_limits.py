@@ -44,6 +44,7 @@ This module does no I/O: callers pass in the random numbers, and the time in sec
 """
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Hashable
 from typing import Any
 
@@ -87,69 +88,54 @@ def wait_s(outcome: PostOutcome, failures: int, retry_after_s: float | None, lef
 class Gate(ABC):
     """A limit on requests under way, with a queue of the devices that have to wait because of the limit."""
 
-    __slots__ = ("coming", "under_way", "waiting")
-
     def __init__(self) -> None:
         self.under_way = 0
-        self.waiting: list[Any] = []  # a heap of waiting devices, which `scheduler` fills and empties
+        self.waiting: list[Any] = []  # a heap of waiting devices, which `queues` fills and empties
         self.coming = 0  # number of devices moved from this queue to the queue for slots, and not tried yet
 
     @abstractmethod
-    def free(self, _now_s: float) -> int:
+    def free(self, now_s: float) -> int:
         """Return how many more requests the limit allows to start now."""
+
+    def start(self, _owner: Hashable = None) -> None:
+        """Count a request to a device of this owner as under way. The caller has checked that one may start."""
+        self.under_way += 1
+
+    def end(self, _owner: Hashable = None) -> None:
+        """Stop counting a request to a device of this owner, whether it was sent or not."""
+        self.under_way -= 1
 
 
 class Slots(Gate):
     """Limits how many requests may be under way to all hosts together, and how many to the devices of one owner."""
 
-    __slots__ = ("_at_most", "_of", "_of_one")
-
     def __init__(self, at_most: int, of_one: int) -> None:
         """Allow `at_most` requests under way in total, and `of_one` requests to the devices of each owner."""
         super().__init__()
         self._at_most, self._of_one = at_most, of_one
-        self._of: dict[Hashable, int] = {}
+        self._of: Counter[Hashable] = Counter()
 
     def free(self, _now_s: float = 0.0) -> int:
-        """Return how many more requests the limit allows to start."""
+        """Return how many more requests the limit allows to start, at whatever time."""
         return self._at_most - self.under_way
 
     def allows(self, owner: Hashable) -> bool:
         """Return whether this owner is still below the limit for one owner's requests under way."""
-        return self._of.get(owner, 0) < self._of_one
+        return self._of[owner] < self._of_one
 
-    def start(self, owner: Hashable) -> None:
-        """Count a request to a device of this owner as under way."""
-        self.under_way += 1
-        self._of[owner] = self._of.get(owner, 0) + 1
+    def start(self, owner: Hashable = None) -> None:
+        super().start()
+        self._of[owner] += 1
 
-    def end(self, owner: Hashable) -> None:
-        """Stop counting a request to a device of this owner: the request has ended."""
-        self.under_way -= 1
-        left = self._of.pop(owner) - 1
-        if left:
-            self._of[owner] = left
+    def end(self, owner: Hashable = None) -> None:
+        super().end()
+        self._of[owner] -= 1
+        if not self._of[owner]:
+            del self._of[owner]
 
 
 class ServiceLimit(Gate):
     """Limits how many requests run at once to one push service host. This package calls such a limit a *lane*."""
-
-    __slots__ = (
-        "_halve_at",
-        "_latest",
-        "_pace",
-        "_successes",
-        "_taken_at",
-        "_test_again_s",
-        "_test_at",
-        "devices",
-        "host",
-        "known",
-        "marked",
-        "named",
-        "service",
-        "width",
-    )
 
     def __init__(self, host: str, service: str, *, named: bool = True) -> None:
         """Create a limit for a host that is open.
@@ -176,11 +162,11 @@ class ServiceLimit(Gate):
         """Whether the host is open for requests. If False, the host is only tested from time to time (Rule 3)."""
         return self.width > 0
 
-    def free(self, _now_s: float) -> int:
+    def free(self, now_s: float) -> int:
         """Return how many more requests may start now; 0 or less if the limit is reached or the host is closed."""
         if not self.known:
             return UNKNOWN - self.under_way
-        if _now_s - self._taken_at > IDLE_S:
+        if now_s - self._taken_at > IDLE_S:
             self._pace = FIRST
         return min(self.width, self._pace) - self.under_way
 
@@ -193,14 +179,6 @@ class ServiceLimit(Gate):
         if self.is_open:
             return self.free(now_s) > 0
         return self.under_way == 0 and now_s >= self._test_at + (0.0 if served else GRACE_S)
-
-    def start(self, _owner: Hashable = None) -> None:
-        """Count a request as under way. The caller has checked that one may start."""
-        self.under_way += 1
-
-    def end(self, _owner: Hashable = None) -> None:
-        """Stop counting a request as under way, whether it was sent or not."""
-        self.under_way -= 1
 
     def record(
         self, outcome: PostOutcome, owner: Hashable, now_s: float, *, served: bool = True, took_s: float = 0.0

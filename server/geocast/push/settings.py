@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..config import REDIS_SCHEMES, SHARE, Address, FollowerSettings, KeyUrl
+from ..egress.tls import tls_trusting
 from ..model.errors import ConfigError
 from .addresses import DEFAULT_SERVICES
 
@@ -61,13 +62,12 @@ def trusted(path: Path | None) -> ssl.SSLContext:
     `path` is the value of `--push-ca`. If it is not None, the context also trusts the certificates in that file. Raise
     ConfigError if the file can't be read or holds no certificate.
     """
-    context = ssl.create_default_context()
-    if path is not None:
-        try:
-            context.load_verify_locations(cadata=read("--push-ca", path).decode())
-        except (ssl.SSLError, ValueError):
-            raise ConfigError(f"--push-ca {path}: no certificates in PEM") from None
-    return context
+    if path is None:
+        return ssl.create_default_context()
+    try:
+        return tls_trusting(read("--push-ca", path).decode())
+    except ValueError:
+        raise ConfigError(f"--push-ca {path}: no certificates in PEM") from None
 
 
 def read(option: str, path: Path) -> bytes:

@@ -131,8 +131,7 @@ def open_devices(settings: "PushSettings") -> "tuple[DeviceStore, Shards]":
     A shard is a subset of the devices. With Redis, processes lease shards; otherwise this process serves all of them.
     Raise ConfigError if the value of `--devices` is not valid.
     """
-    from ..push.devicestore.memory import MemoryDevices  # a node needs nothing of this
-    from ..push.devicestore.sqlite import SqliteDevices
+    from ..push.devicestore.sqlite import SqliteDevices  # a node needs nothing of this
     from ..push.shards import StaticShards
 
     scheme, _, rest = settings.devices.partition(":")
@@ -143,4 +142,5 @@ def open_devices(settings: "PushSettings") -> "tuple[DeviceStore, Shards]":
 
         store = RedisDevices(settings.devices, replicas=settings.devices_replicas)
         return store, LeasedShards(store, LeaseClock())
-    return MemoryDevices() if scheme == "memory" else SqliteDevices(Path(rest)), StaticShards()
+    in_memory = scheme == "memory"
+    return SqliteDevices(Path(":memory:" if in_memory else rest), alone=not in_memory), StaticShards()

@@ -94,6 +94,10 @@ class Process:
         """Enter a context, which is left when the process ends."""
         return await self._opened.enter_async_context(context)
 
+    def at_end(self, close: Callable[[], object]) -> None:
+        """Call `close()` when the process ends."""
+        self._opened.callback(close)
+
     async def reload_by(self, reload: Callable[[], Awaitable[None]]) -> None:
         """Await `reload()` after each SIGHUP from now on (see `hangups`)."""
         await self.enter(hangups(reload))

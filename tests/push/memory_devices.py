@@ -1,13 +1,12 @@
-"""Devices in this process's memory, for tests and trials.
+"""A store of devices that several processes of one test share, with terms of shards. It waits for nothing.
 
-Devices are lost when the process ends. Apart from that, all rules of `DeviceStore` are kept.
+All rules of `geocast.push.devicestore` are kept, except that devices are lost with the object.
 """
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
 
-from . import Change, DeliveryRecord, Found, Limits, Put, PutResult, RegistrationKey, StoredDevice, shard_of
+from geocast.push.devicestore import Change, Put, PutResult, shard_of
 
 KEPT = 1_000  # limit on the changes that are kept for `follow`
 
@@ -18,59 +17,51 @@ class _Memory:
     Several `MemoryDevices` can share them.
     """
 
-    def __init__(self) -> None:
-        self.devices: dict[bytes, StoredDevice] = {}
-        self.lines: dict[bytes, dict[bytes, DeliveryRecord]] = {}  # device -> alert -> line
-        self.terms: dict[int, int] = {}  # the newest term of each shard that has had one (DevS7)
-        self.changes: deque[tuple[int, Change]] = deque(maxlen=KEPT)  # (id of the store that made it, change)
+    def __init__(self):
+        self.devices = {}
+        self.lines = {}  # device -> alert -> line
+        self.terms = {}  # the newest term of each shard that has had one (DevS7)
+        self.changes = deque(maxlen=KEPT)  # (id of the store that made it, change)
         self.changed = 0  # the number of changes so far
         self.news = asyncio.Event()  # set and replaced by each change
 
 
 class MemoryDevices:
-    """A store of devices in memory, which is lost when the process ends."""
+    """A store of devices in memory. The methods are those of `DeviceStore`."""
 
     lost = False  # memory loses nothing before the process ends
 
-    def __init__(self, memory: _Memory | None = None) -> None:
+    def __init__(self, memory=None):
         self._memory = memory or _Memory()
         self._position = 0
 
-    def other(self) -> "MemoryDevices":
+    def other(self):
         """Return another store with the same devices, which behaves like the store of another process."""
         return MemoryDevices(self._memory)
 
-    async def start(self) -> None:
+    async def start(self):
         self._position = self._memory.changed
 
-    async def stop(self) -> None:
+    async def stop(self):
         pass
 
-    async def load(self, shards: Collection[int]) -> AsyncIterator[Sequence[Found]]:
+    async def load(self, shards):
         yield [self._found(each) for each in self._memory.devices.values() if shard_of(each.device) in shards]
 
-    async def find(self, device: bytes) -> Found | None:
+    async def find(self, device):
         stored = self._memory.devices.get(device)
         return None if stored is None else self._found(stored)
 
-    def _found(self, device: StoredDevice) -> Found:
+    def _found(self, device):
         return device, list(self._memory.lines[device.device].values())
 
-    async def knowing(self, secret: bytes) -> StoredDevice | None:
+    async def knowing(self, secret):
         return next((each for each in self._memory.devices.values() if each.secret == secret), None)
 
-    async def owned(self, owner: bytes) -> Sequence[StoredDevice]:
+    async def owned(self, owner):
         return [each for each in self._memory.devices.values() if each.owner == owner]
 
-    async def put(
-        self,
-        device: StoredDevice,
-        was: StoredDevice | None,
-        *,
-        limits: Limits | None = None,
-        note: bytes = b"",
-        lines: Sequence[DeliveryRecord] = (),
-    ) -> Put:
+    async def put(self, device, was, *, limits=None, note=b"", lines=()):
         devices = self._memory.devices
         before = devices.get(device.device)
         if before != was:
@@ -92,17 +83,17 @@ class MemoryDevices:
         self._announce(Change(device.device, note))
         return Put(PutResult.STORED, tuple(replaced))
 
-    async def forget(self, devices: Collection[RegistrationKey]) -> None:
+    async def forget(self, devices):
         for known in devices:
             stored = self._memory.devices.get(known.device)
             if stored is not None and stored.known == known:
                 self._remove(known.device)
 
-    def _remove(self, device: bytes) -> None:
+    def _remove(self, device):
         del self._memory.devices[device], self._memory.lines[device]
         self._announce(Change(device, b""))
 
-    async def note(self, lines: Sequence[DeliveryRecord]) -> Collection[int]:
+    async def note(self, lines):
         refused = set()
         for line in lines:
             shard = shard_of(line.device)
@@ -118,10 +109,10 @@ class MemoryDevices:
                     told[line.alert] = line._replace(term=0)
         return refused
 
-    async def restore(self, _devices: Sequence[tuple[StoredDevice, int]]) -> Collection[int]:
+    async def restore(self, _devices):
         return ()
 
-    async def purge(self, _shards: Collection[int], now_ms: int, is_over: Callable[[bytes], bool]) -> int:
+    async def purge(self, _shards, now_ms, is_over):
         gone = 0
         for told in self._memory.lines.values():
             for alert in [each.alert for each in told.values() if each.ends_at_ms <= now_ms and is_over(each.alert)]:
@@ -129,14 +120,14 @@ class MemoryDevices:
                 gone += 1
         return gone
 
-    def _announce(self, change: Change) -> None:
+    def _announce(self, change):
         memory = self._memory
         memory.changes.append((id(self), change))
         memory.changed += 1
         memory.news.set()
         memory.news = asyncio.Event()
 
-    async def follow(self) -> AsyncIterator[Sequence[Change] | None]:
+    async def follow(self):
         memory = self._memory
         while True:
             missed = memory.changed - self._position
