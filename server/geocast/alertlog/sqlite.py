@@ -349,6 +349,7 @@ class SqliteLog:
             await self._write(_probe)
             await self._write(_end_probe)
         if not counts:
+            await self._in(self._writer_thread, lambda: None)  # so that the caller notices a disk that hangs
             return
         rows = [(alert_id, *added) for alert_id, added in counts.items()]
         await self._write(lambda db: _add_counts(db, rows))

@@ -64,17 +64,21 @@ class LogHealth(tasks.Part):
         self._failed: dict[tuple[LogReader, str], Followed] = {}  # (reader, id) -> the entry that could not be applied
         self._log = alert_log
         self._clock = clock
+        self._storing_since = float("inf")  # the monotonic time at which `store` began to wait for the log
 
     async def store(self, counts: Mapping[str, Counts]) -> bool:
         """Store delivery counts in the log, and return whether that succeeded.
 
         Call this method regularly, even with no counts: it detects whether the log can be written.
         """
+        self._storing_since = time.monotonic()
         try:
             await self._log.add_counts(counts)
         except LogUnavailable as error:
             self.failed("written", error)
             return False
+        finally:
+            self._storing_since = float("inf")
         self.worked("written")
         return True
 
@@ -106,6 +110,8 @@ class LogHealth(tasks.Part):
         now_ms = self._clock.now().wall_ms
         self._failed = {key: entry for key, entry in self._failed.items() if entry.ends_at > now_ms}
         reasons = [f"log unreachable: {error}" for error in dict.fromkeys(self._errors.values())]
+        if time.monotonic() - self._storing_since > DEAF_S:
+            reasons.append(f"log unreachable: no answer for more than {DEAF_S:g} s")
         odd = {f"entry {each.revision} of {_name(each.id)} could not be applied" for each in self._failed.values()}
         return reasons + sorted(odd)
 

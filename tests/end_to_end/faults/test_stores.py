@@ -9,6 +9,7 @@ import signal
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -241,3 +242,20 @@ def locked(path: Path) -> Iterator[None]:
         db.execute("BEGIN EXCLUSIVE")
         yield
     db.close()
+
+
+@pytest.mark.skipif(COMPILER is None, reason="there is no C compiler (gcc)")
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_node_ends_on_sigterm_although_the_disk_of_its_log_hangs(tmp_path: Path, workers: str):
+    """A publisher gets no answer; the next start works (LogA3)."""
+    gate, body = tmp_path / "gate", alert(ground())
+    with Node(tmp_path, None, "--workers", workers, "--drain-s", "0", **stuck_disk(gate)) as node:
+        with ThreadPoolExecutor(1) as publisher, stuck(gate):
+            publisher.submit(node.post_once, "/v1/alerts", body)
+            wait_until(lambda: node.get("/readyz").status_code == 503, "/readyz is 503")
+            assert node.get("/readyz").json()["reasons"] == ["log unreachable: no answer for more than 3 s"]
+            assert node.process is not None
+            node.process.terminate()
+            node.process.wait(PATIENCE)
+        node.restart()
+        assert node.post_once("/v1/alerts", body).status_code in (200, 201)
