@@ -185,7 +185,7 @@ def test_reload_replaces_reviewers_in_all_processes(files):
     first.reload(handed.append)
     second.take(handed[-1])
     for found in (first, second):
-        assert {each.sub for each in found.reviewers.values()} == {"r-2", "r-3"}
+        assert {each.sub for each in found.now.reviewers.values()} == {"r-2", "r-3"}
 
 
 @pytest.mark.parametrize("content", [b"\xff", b"{}", b'{"keys": []}', None])
@@ -195,7 +195,7 @@ def test_reload_with_invalid_reviewers_keeps_old_ones(files, content, caplog):
     path = files.home / "reviewers"
     path.unlink() if content is None else path.write_bytes(content)
     found.reload()
-    assert {each.sub for each in found.reviewers.values()} == {"r-1"}
+    assert {each.sub for each in found.now.reviewers.values()} == {"r-1"}
     assert caplog.records[-1].getMessage().startswith("the reload failed, so nothing has changed: reviewers ")
     with pytest.raises(ConfigError, match=r"^reviewers "):
         RuntimeConfig(files.settings)
@@ -213,7 +213,7 @@ def test_policy_with_approvals_and_no_reviewers_is_refused(files, at_start):
         found = RuntimeConfig(alone)
         (files.home / "policy").write_text(ASKS)
         found.reload()
-        assert not found.policy.asks_for_approvals
+        assert not found.now.policy.asks_for_approvals
 
 
 def test_start_is_refused_if_key_is_in_both_token_keys_and_reviewers(files):

@@ -73,7 +73,7 @@ def files(tmp_path):
 def state(found, files):
     """Return which keys are valid and which policy applies, so that tests can compare configurations."""
     tokens = [found.tokens.check(files.token(kid), NOON) is not None for kid in files.pairs]
-    return tokens, found.policy.categories["spill"].title
+    return tokens, found.now.policy.categories["spill"].title
 
 
 def shown(found):
@@ -227,14 +227,14 @@ def test_call_keys_are_reloaded_and_passed_to_other_processes(files, tmp_path):
     path.write_text(json.dumps({"keys": [one]}))
     settings = replace(files.settings, call_keys=path)
     first, second, mailbox = RuntimeConfig(settings), RuntimeConfig(settings), ReloadMailbox(tmp_path)
-    assert first.call_keys.kids == ("one",)
+    assert first.now.call_keys.kids == ("one",)
     path.write_text(json.dumps({"keys": [two, one]}))
     first.reload(mailbox.write)
     mailbox.look(second.take)
-    assert first.call_keys.kids == second.call_keys.kids == ("two", "one")
-    sealed = first.call_keys.seal("a", 1, "end", b"", b"secret")
-    assert second.call_keys.open(CallEntry("a", 1, 0, "end", b"", sealed)) == b"secret"
-    assert not RuntimeConfig(files.settings).call_keys
+    assert first.now.call_keys.kids == second.now.call_keys.kids == ("two", "one")
+    sealed = first.now.call_keys.seal("a", 1, "end", b"", b"secret")
+    assert second.now.call_keys.open(CallEntry("a", 1, 0, "end", b"", sealed)) == b"secret"
+    assert not RuntimeConfig(files.settings).now.call_keys
 
 
 def test_configuration_passed_to_other_processes_is_encrypted(files, tmp_path):
@@ -259,7 +259,7 @@ def test_reload_with_invalid_call_keys_changes_nothing(files, tmp_path, caplog, 
     files.write("b", title="Other")
     path.unlink() if content is None else path.write_bytes(content)
     found.reload()
-    assert (state(found, files), found.call_keys.kids) == (([True, False], "Spill"), ("one",))
+    assert (state(found, files), found.now.call_keys.kids) == (([True, False], "Spill"), ("one",))
     [record] = caplog.records
     assert record.getMessage().startswith(f"the reload failed, so nothing has changed: call-keys {path}: ")
     assert key["k"] not in caplog.text
@@ -274,11 +274,11 @@ def test_policy_with_calls_is_refused_without_call_keys(files, tmp_path, caplog)
     found = RuntimeConfig(files.settings)
     policy.write_text(POLICY.format("Other") + '[calls.arrest]\ntitle = "Arrest"\nquals = ["cpr"]\n')
     found.reload()
-    assert not found.policy.calls
+    assert not found.now.policy.calls
     assert "the policy has [calls], but there is no key" in caplog.text
     with pytest.raises(ConfigError, match=r"^the policy has \[calls\], but there is no key"):
         RuntimeConfig(files.settings)
-    assert set(RuntimeConfig(replace(files.settings, call_keys=path)).policy.calls) == {"arrest"}
+    assert set(RuntimeConfig(replace(files.settings, call_keys=path)).now.policy.calls) == {"arrest"}
 
 
 # ---- revoked tokens ------------------------------------------------------------------------------------------
@@ -339,4 +339,4 @@ def test_rewritten_mailbox_file_is_noticed_even_with_the_same_inode(tmp_path, fi
         files.write("a", title=f"Title {number}")
         first.reload(mailbox.write)
         reader.look(second.take)
-        assert second.policy == first.policy
+        assert second.now.policy == first.now.policy

@@ -75,24 +75,24 @@ class ApiPart(tasks.Part):
         clock, share, self._in_force = process.clock, settings.share, in_force
         publishing = Publishing(
             alert_log,
-            in_force.policy,
+            in_force.now.policy,
             clock,
             appended,
             Threads(share),
-            in_force.publishers,
-            in_force.reviewers,
-            reserves=in_force.sources is not None,
+            in_force.now.publishers,
+            in_force.now.reviewers,
+            reserves=in_force.now.sources is not None,
         )
         # CAP messages have threads of their own, so that a publisher's polygon does not have to wait for them (HD3).
         taking = _cap_ingest_of(in_force, alert_log, clock, appended, Threads(share))
         calling = CallService(
-            alert_log, in_force.policy, in_force.call_keys, clock, appended, openers=Openers(alert_log, share)
+            alert_log, in_force.now.policy, in_force.now.call_keys, clock, appended, openers=Openers(alert_log, share)
         )
         self.context = ApiContext(
             publishing,
             calling,
             alert_log,
-            in_force.policy,
+            in_force.now.policy,
             in_force.tokens,
             clock,
             process.metrics,
@@ -107,7 +107,7 @@ class ApiPart(tasks.Part):
         in_force.watch(self._adopt)
 
     def _adopt(self) -> None:
-        given = self._in_force
+        given = self._in_force.now
         self.context.adopt(given.policy, given.publishers, given.sources, given.reviewers, given.call_keys)
 
     async def drain(self, _deadline: float, _hurry: asyncio.Event) -> None:
@@ -140,7 +140,7 @@ async def _serve_feed(
     from ..feed.routes import MAX_CONNECTIONS, Feed, make_app  # importing the XML writer takes 0.1 s and 10 MB
 
     def issuer() -> Issuer:
-        return Issuer(settings.feed_sender, in_force.policy.cap_categories())
+        return Issuer(settings.feed_sender, in_force.now.policy.cap_categories())
 
     drawer = await process.enter(contextlib.aclosing(Drawer()))
     feed = Feed(settings.feed_url, issuer(), alert_log, process.clock, keeper, drawer, areas=settings.feed_areas)
@@ -170,14 +170,14 @@ def stream_of(
     """
 
     def now() -> tuple[CallService, CallKeys]:
-        keys = in_force.call_keys
-        return CallService(alert_log, in_force.policy, keys, process.clock, appended, in_force.aeds), keys
+        keys = in_force.now.call_keys
+        return CallService(alert_log, in_force.now.policy, keys, process.clock, appended, in_force.aeds), keys
 
     def errands(capacity: int, store: StoreCounts) -> CallWorker:
         return CallWorker(capacity, now, alert_log, store, process.clock, process.metrics, in_force.aeds)
 
     calls = None if settings.call_keys is None else errands
-    own_tests = OwnTests(lambda: in_force.policy)
+    own_tests = OwnTests(lambda: in_force.now.policy)
     stream = StreamServer(
         settings, in_force.tokens, process.clock, alert_log, process.metrics, asked, newer_keys, calls, own_tests
     )
@@ -190,12 +190,19 @@ def _cap_ingest_of(
     in_force: RuntimeConfig, alert_log: AlertLog, clock: Clock, appended: Callable[[Entry], None], aside: RunInThread
 ) -> "CapIngest | None":
     """Return the service that accepts CAP messages in this process, or None if `--cap-sources` is not given."""
-    if in_force.sources is None:
+    if in_force.now.sources is None:
         return None
     from ..ingest.cap.service import CapIngest  # importing the XML reader takes 0.2 s and 10 MB
 
     return CapIngest(
-        alert_log, in_force.policy, in_force.sources, clock, appended, aside, in_force.publishers, in_force.zones
+        alert_log,
+        in_force.now.policy,
+        in_force.now.sources,
+        clock,
+        appended,
+        aside,
+        in_force.now.publishers,
+        in_force.zones,
     )
 
 

@@ -243,7 +243,7 @@ class PushPart(tasks.Part):
             self._means.vapid,
             self._process.clock,
             stands=lambda record: _stands(self._means.in_force.tokens, record),
-            own_tests=OwnTests(lambda: self._means.in_force.policy),
+            own_tests=OwnTests(lambda: self._means.in_force.now.policy),
         )
         waking.sending.took = took.observe
         answers_of = functools.cache(answers.labels)

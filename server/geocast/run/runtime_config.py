@@ -81,17 +81,17 @@ class ParsedConfig(NamedTuple):
 
     keys: Mapping[str, Key]
     revoked: Mapping[str, float]
-    policy: Policy
-    publishers: Publishers | None
-    sources: "CapSources | None"
-    reviewers: Reviewers
-    call_keys: CallKeys
+    policy: Policy  # what may be published at all
+    publishers: Publishers | None  # what each may publish; None if all have the same rights
+    sources: "CapSources | None"  # from whom CAP messages are accepted; None if there is no HTTP route for them
+    reviewers: Reviewers  # whose signatures count, by the key ids (`kid`) of their keys
+    call_keys: CallKeys  # encrypt and decrypt calls
 
 
 class RuntimeConfig:
     """The configuration *in force* (the one that this process uses), and how to reload it.
 
-    A reload changes the contents of the objects `tokens` and `trust`, and replaces all other values.
+    `now` has the files' contents. A reload replaces it, and changes the contents of the objects `tokens` and `trust`.
     """
 
     def __init__(self, settings: FollowerSettings, keys: bytes = b"", *, opens_calls: bool = True) -> None:
@@ -109,11 +109,11 @@ class RuntimeConfig:
         self._results = {"ok": 0, "failed": 0}
         self._read_at = time.time()
         self._texts = self._read(keys)
-        self._parsed_now = self._parsed(self._texts)
-        self.tokens = TokenVerifier(self._parsed_now.keys, self._parsed_now.revoked, required=settings.keys is not None)
+        self.now = self._parsed(self._texts)
+        self.tokens = TokenVerifier(self.now.keys, self.now.revoked, required=settings.keys is not None)
         self.zones = _zones(settings.cap_zones)  # read only at the start, because reading takes seconds
         self.aeds = NO_AEDS if settings.aeds is None else read_aeds(settings.aeds)  # read only at the start (RI4)
-        self.trust = ApprovalVerifier(self._parsed_now.policy, self._parsed_now.reviewers)
+        self.trust = ApprovalVerifier(self.now.policy, self.now.reviewers)
         self._warn()
 
     def watch(self, changed: Callable[[], None]) -> None:
@@ -154,31 +154,6 @@ class RuntimeConfig:
             logger.info("signing keys: new keys were fetched; %s", changes)
 
     @property
-    def policy(self) -> Policy:
-        """The policy, which says what may be published at all."""
-        return self._parsed_now.policy
-
-    @property
-    def publishers(self) -> Publishers | None:
-        """The publishers, and what each of them may publish; None if all have the same rights."""
-        return self._parsed_now.publishers
-
-    @property
-    def sources(self) -> "CapSources | None":
-        """The sources from which CAP messages are accepted; None if there is no HTTP route for such messages."""
-        return self._parsed_now.sources
-
-    @property
-    def reviewers(self) -> Reviewers:
-        """The reviewers whose signatures count, by the key ids (`kid`) of their keys."""
-        return self._parsed_now.reviewers
-
-    @property
-    def call_keys(self) -> CallKeys:
-        """The keys that encrypt and decrypt calls."""
-        return self._parsed_now.call_keys
-
-    @property
     def keys(self) -> bytes:
         """The key set (JWKS) in force, as the bytes that were read."""
         return self._texts.keys
@@ -204,9 +179,9 @@ class RuntimeConfig:
         yield gauges("settings_digest", "The same number for the same file, to compare nodes by", "file", digests)
 
     def _warn(self) -> None:
-        warnings = self.policy.warnings(takes_cap=self._texts.cap_sources is not None)
-        if self.publishers is not None:
-            warnings += self.publishers.warnings(self.policy.categories)
+        warnings = self.now.policy.warnings(takes_cap=self._texts.cap_sources is not None)
+        if self.now.publishers is not None:
+            warnings += self.now.publishers.warnings(self.now.policy.categories)
         for warning in warnings:
             logger.warning("%s", warning)
 
@@ -254,14 +229,14 @@ class RuntimeConfig:
 
     def _apply(self, texts: RawConfig, parsed: ParsedConfig) -> str:
         """Apply the parsed file contents in this process. Return a summary of the changes."""
-        before, had, had_keys = self._texts, self._parsed_now, self.tokens.keys
+        before, had, had_keys = self._texts, self.now, self.tokens.keys
         if texts != before:
             self.tokens.replace(parsed.keys, parsed.revoked)
-            self._texts, self._parsed_now = texts, parsed
+            self._texts, self.now = texts, parsed
             self.trust.replace(parsed.policy, parsed.reviewers)
             for changed in self._watchers:
                 changed()
-        now = self._parsed_now
+        now = self.now
         return "; ".join(
             [
                 _difference("keys", had_keys.items(), self.tokens.keys.items()),
