@@ -102,11 +102,8 @@ class Form:
         another kind, or with another id or revision number.
         """
         if isinstance(entry, Revision) and isinstance(self.content, Alert) and self._stands_under(entry):
-            terms = replace(
-                entry.terms,
-                title=self.members["title"],
-                location_resolution=self.members["location_resolution"],
-            )
+            said = {name: self.members[name] for name in ("title", "location_resolution")}
+            terms = replace(entry.terms, **said)
             alert = replace(self.content, approval=entry.alert.approval)
             return replace(entry, alert=alert, source=self.source, terms=terms, origin=None)
         if isinstance(entry, Cancel) and isinstance(self.content, str) and self._stands_under(entry):
@@ -142,7 +139,11 @@ def read(text: str) -> Form:
 
 
 def _read(members: Mapping[str, Any]) -> Form:
-    what, audience, alert_id, revision, source = _head_of(members)
+    what = members["what"]
+    if integer(members["v"]) != VERSION or what not in ("alert", "cancel"):
+        raise ValueError("of another version or another kind")
+    audience, alert_id, source = text(members["aud"]), text(members["id"]), text(members["source"])
+    revision = integer(members["revision"])
     category, confirm = text(members["category"]), _confirm(members.get("confirm"))
     parse_time(members["expires_at"])  # the form of a cancel must have a valid one, too
     content: Alert | str
@@ -157,13 +158,6 @@ def _read(members: Mapping[str, Any]) -> Form:
     else:
         content = text(members["reason"])
     return Form(what, audience, alert_id, revision, source, category, confirm, content, members)
-
-
-def _head_of(members: Mapping[str, Any]) -> tuple[Literal["alert", "cancel"], str, str, int, str]:
-    if integer(members["v"]) != VERSION or members["what"] not in ("alert", "cancel"):
-        raise ValueError("of another version or another kind")
-    audience, alert_id, source = text(members["aud"]), text(members["id"]), text(members["source"])
-    return members["what"], audience, alert_id, integer(members["revision"]), source
 
 
 def _confirm(members: Any) -> Confirm:
