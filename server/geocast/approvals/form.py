@@ -38,29 +38,19 @@ def form_of(entry: Entry, audience: str, category: str) -> dict[str, Any]:
     is sent to subscribers, except `issued_at`, which is not known yet.
     """
     if isinstance(entry, Cancel):
-        return {
-            **_head("cancel", audience, entry.id, entry.revision, entry.source),
-            "category": category,
-            "reason": entry.reason,
-            "expires_at": format_time(entry.ends_at),
-            **_confirmed(entry.confirm),
-        }
-    sent = {name: value for name, value in alert_map(entry).items() if name != "issued_at"}
-    return {
-        **_head("alert", audience, entry.id, entry.revision, entry.source),
-        **sent,
-        "location_resolution": entry.terms.location_resolution,
-        **_confirmed(entry.alert.confirm),
-    }
+        what, confirm = "cancel", entry.confirm
+        own: dict[str, Any] = {"category": category, "reason": entry.reason, "expires_at": format_time(entry.ends_at)}
+    else:
+        what, confirm = "alert", entry.alert.confirm
+        own = {name: value for name, value in alert_map(entry).items() if name != "issued_at"}
+        own["location_resolution"] = entry.terms.location_resolution
+    head = {"v": VERSION, "what": what, "aud": audience, "id": entry.id, "revision": entry.revision}
+    return head | {"source": entry.source} | own | _confirmed(confirm)
 
 
 def text_of(members: Mapping[str, Any]) -> str:
     """Return the form with these members: the JSON text that reviewers sign."""
     return json.dumps(members, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-
-
-def _head(what: str, audience: str, alert_id: str, revision: int, source: str) -> dict[str, Any]:
-    return {"v": VERSION, "what": what, "aud": audience, "id": alert_id, "revision": revision, "source": source}
 
 
 def _confirmed(confirm: Confirm) -> dict[str, Any]:

@@ -86,8 +86,7 @@ def _unrolled(corners: NDArray[np.float64]) -> NDArray[np.float64]:
         end = math.copysign(90.0, lat.mean())
         lat, lng = np.append(lat, [end, end, lat[0]]), np.append(lng, [lng[-1], lng[0], lng[0]])
     lng = lng - 360 * round((lng.min() + lng.max()) / 720)
-    found: NDArray[np.float64] = np.array([lat, lng])
-    return found
+    return np.array([lat, lng])
 
 
 def parse_jurisdiction(data: bytes) -> Jurisdiction:
