@@ -38,29 +38,19 @@ def form_of(entry: Entry, audience: str, category: str) -> dict[str, Any]:
     is sent to subscribers, except `issued_at`, which is not known yet.
     """
     if isinstance(entry, Cancel):
-        return {
-            **_head("cancel", audience, entry.id, entry.revision, entry.source),
-            "category": category,
-            "reason": entry.reason,
-            "expires_at": format_time(entry.ends_at),
-            **_confirmed(entry.confirm),
-        }
-    sent = {name: value for name, value in alert_map(entry).items() if name != "issued_at"}
-    return {
-        **_head("alert", audience, entry.id, entry.revision, entry.source),
-        **sent,
-        "location_resolution": entry.terms.location_resolution,
-        **_confirmed(entry.alert.confirm),
-    }
+        what, confirm = "cancel", entry.confirm
+        own: dict[str, Any] = {"category": category, "reason": entry.reason, "expires_at": format_time(entry.ends_at)}
+    else:
+        what, confirm = "alert", entry.alert.confirm
+        own = {name: value for name, value in alert_map(entry).items() if name != "issued_at"}
+        own["location_resolution"] = entry.terms.location_resolution
+    head = {"v": VERSION, "what": what, "aud": audience, "id": entry.id, "revision": entry.revision}
+    return head | {"source": entry.source} | own | _confirmed(confirm)
 
 
 def text_of(members: Mapping[str, Any]) -> str:
     """Return the form with these members: the JSON text that reviewers sign."""
     return json.dumps(members, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-
-
-def _head(what: str, audience: str, alert_id: str, revision: int, source: str) -> dict[str, Any]:
-    return {"v": VERSION, "what": what, "aud": audience, "id": alert_id, "revision": revision, "source": source}
 
 
 def _confirmed(confirm: Confirm) -> dict[str, Any]:
@@ -102,11 +92,8 @@ class Form:
         another kind, or with another id or revision number.
         """
         if isinstance(entry, Revision) and isinstance(self.content, Alert) and self._stands_under(entry):
-            terms = replace(
-                entry.terms,
-                title=self.members["title"],
-                location_resolution=self.members["location_resolution"],
-            )
+            said = {name: self.members[name] for name in ("title", "location_resolution")}
+            terms = replace(entry.terms, **said)
             alert = replace(self.content, approval=entry.alert.approval)
             return replace(entry, alert=alert, source=self.source, terms=terms, origin=None)
         if isinstance(entry, Cancel) and isinstance(self.content, str) and self._stands_under(entry):
@@ -142,7 +129,11 @@ def read(text: str) -> Form:
 
 
 def _read(members: Mapping[str, Any]) -> Form:
-    what, audience, alert_id, revision, source = _head_of(members)
+    what = members["what"]
+    if integer(members["v"]) != VERSION or what not in ("alert", "cancel"):
+        raise ValueError("of another version or another kind")
+    audience, alert_id, source = text(members["aud"]), text(members["id"]), text(members["source"])
+    revision = integer(members["revision"])
     category, confirm = text(members["category"]), _confirm(members.get("confirm"))
     parse_time(members["expires_at"])  # the form of a cancel must have a valid one, too
     content: Alert | str
@@ -157,13 +148,6 @@ def _read(members: Mapping[str, Any]) -> Form:
     else:
         content = text(members["reason"])
     return Form(what, audience, alert_id, revision, source, category, confirm, content, members)
-
-
-def _head_of(members: Mapping[str, Any]) -> tuple[Literal["alert", "cancel"], str, str, int, str]:
-    if integer(members["v"]) != VERSION or members["what"] not in ("alert", "cancel"):
-        raise ValueError("of another version or another kind")
-    audience, alert_id, source = text(members["aud"]), text(members["id"]), text(members["source"])
-    return members["what"], audience, alert_id, integer(members["revision"]), source
 
 
 def _confirm(members: Any) -> Confirm:

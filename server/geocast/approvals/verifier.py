@@ -124,9 +124,8 @@ class ApprovalVerifier:
         except _Failed as failed:
             return self._set_aside(stands_under, entry.ends_at, place, str(failed), said)
         except Exception as error:  # one bad entry must not stop a reader of the log (NC5)
-            logger.error(
-                "log: an entry is ignored, because checking its approval caused an unexpected error: %s", trace(error)
-            )
+            told = "log: an entry is ignored, because checking its approval caused an unexpected error: %s"
+            logger.error(told, trace(error))
             return self._set_aside(stands_under, entry.ends_at, place, "signature")
 
     def verify_revision(self, revision: Revision, behind: Kinds) -> bool:
@@ -242,14 +241,11 @@ class ApprovalVerifier:
         """
         digest = _digest(proof)
         if digest not in self._signed:
-            signed = self._checked(proof)
+            signed = who_signed(proof, self._reviewers) if 1 <= len(proof.signatures) <= MAX_SIGNATURES else None
             _remember(self._signed, digest, signed)
             if signed is not None:
                 _remember(self._most, digest, (self._before(digest), len(signed.persons), self._changes))
         return self._signed[digest]
-
-    def _checked(self, proof: ApprovalProof) -> Signed | None:
-        return who_signed(proof, self._reviewers) if 1 <= len(proof.signatures) <= MAX_SIGNATURES else None
 
     def _set_aside(
         self, stands_under: tuple[str, int], ends_at: int, place: str, reason: str, said: Entry | None = None

@@ -55,17 +55,9 @@ async def _get(url: KeyUrl, tls: ssl.SSLContext | None) -> bytes:
     reader, writer = await asyncio.open_connection(url.server.host, url.server.port, ssl=tls)
     try:
         http = h11.Connection(h11.CLIENT)
-        request = h11.Request(
-            method="GET",
-            target=url.target,
-            headers=[
-                ("Host", str(url.server)),
-                ("Accept", "application/jwk-set+json, application/json"),
-                ("Accept-Encoding", "identity"),
-                ("User-Agent", f"geocast/{__version__}"),
-                ("Connection", "close"),
-            ],
-        )
+        headers = [("Host", str(url.server)), ("Accept", "application/jwk-set+json, application/json")]
+        headers += [("Accept-Encoding", "identity"), ("User-Agent", f"geocast/{__version__}"), ("Connection", "close")]
+        request = h11.Request(method="GET", target=url.target, headers=headers)
         writer.write((http.send(request) or b"") + (http.send(h11.EndOfMessage()) or b""))
         return await _answer(http, reader, url)
     finally:

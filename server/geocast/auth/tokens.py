@@ -450,13 +450,8 @@ def sign(
 
     The JWK must have `kid` and `alg`.
     """
-    claims: dict[str, Any] = {
-        "aud": AUDIENCE,
-        "sub": sub,
-        "scope": " ".join(scopes),
-        "iat": issued_at_s,
-        "exp": issued_at_s + lifetime_s,
-    } | ({"quals": list(quals)} if quals else {})
+    claims: dict[str, Any] = {"aud": AUDIENCE, "sub": sub, "scope": " ".join(scopes), "iat": issued_at_s}
+    claims |= {"exp": issued_at_s + lifetime_s} | ({"quals": list(quals)} if quals else {})
     try:
         key = PyJWK(dict(private), private["alg"])
         if key.Algorithm.check_key_length(key.key):

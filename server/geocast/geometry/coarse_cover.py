@@ -348,5 +348,4 @@ def _ring_of(points: Floats) -> Floats:
 
 def _directions(sums: Floats) -> Floats:
     length = np.linalg.norm(sums, axis=0)
-    found: Floats = sums / np.where(length > 0, length, 1.0)
-    return found
+    return sums / np.where(length > 0, length, 1.0)

@@ -73,8 +73,7 @@ class LatLngBox:
         off = (lng - self.west) % 360
         is_beside = (self.width >= 360) | ((off >= reach) & (off + reach <= self.width))
         beyond = np.degrees(angle)
-        found: Bools = is_beside & (angle < math.pi / 2) & (lat - beyond >= self.south) & (lat + beyond <= self.north)
-        return found
+        return is_beside & (angle < math.pi / 2) & (lat - beyond >= self.south) & (lat + beyond <= self.north)
 
     def meets(self, polygon: SphericalPolygon) -> bool:
         """Return whether a polygon, or its buffer, has a point in the box (Rules 2 and 3)."""
@@ -94,8 +93,7 @@ class LatLngBox:
     def _beside(self, lng: Floats) -> Floats:
         """Return by how many degrees of longitude each meridian is outside of the box; 0 for those inside."""
         off = (lng - self.west) % 360
-        found: Floats = np.where(off <= self.width, 0.0, np.minimum(off - self.width, 360 - off))
-        return found
+        return np.where(off <= self.width, 0.0, np.minimum(off - self.width, 360 - off))
 
     def _is_crossed(self, polygon: SphericalPolygon, buffer: float) -> bool:
         """Return whether an edge of the polygon crosses a side of the box, or is near a parallel in its middle."""

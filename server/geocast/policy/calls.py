@@ -72,15 +72,4 @@ class CallCategory(BaseModel):
     def terms(self, kind: PlaceKind) -> CallTerms:
         """Return the values of this category that are stored with a call to a place of this kind (rule RO3)."""
         quals = self.quals if kind == "public" or self.residence_quals is None else self.residence_quals
-        return CallTerms(
-            title=self.title,
-            quals=list(quals),
-            rings_m=list(self.rings_m),
-            enough=self.enough,
-            seats=list(self.seats),
-            answer_s=self.answer_s,
-            rest_s=self.rest_s,
-            aed_m=self.aed_m,
-            location_resolution=self.location_resolution,
-            max_age_s=self.max_age_s,
-        )
+        return CallTerms(**self.model_dump(exclude={"residence_quals"}) | {"quals": list(quals)})

@@ -58,26 +58,21 @@ class Category(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _default_age(cls, keys: Any) -> Any:
-        """If `default_age_s` is missing, set it to the value of `max_age_s`.
+    def _defaults(cls, keys: Any) -> Any:
+        """Set the default of `default_age_s` to the value of `max_age_s`, and that of `cancel_approvals` to 1.
 
-        If `max_age_s` is invalid, set nothing, so that only one error is reported.
+        If `max_age_s` is invalid, it is not copied, so that only one error is reported. The default of
+        `cancel_approvals` is only 1 if alerts of this category are signed. It is not 2, because a cancel has to be
+        quick.
         """
-        max_age_s = keys.get("max_age_s") if isinstance(keys, dict) else None
+        if not isinstance(keys, dict):
+            return keys
+        max_age_s, defaults = keys.get("max_age_s"), {}
         if type(max_age_s) is int and 0 < max_age_s <= MOST_AGE_S:
-            return {"default_age_s": max_age_s} | keys
-        return keys
-
-    @model_validator(mode="before")
-    @classmethod
-    def _default_cancel_approvals(cls, keys: Any) -> Any:
-        """If `cancel_approvals` is missing, set it to 1, provided that alerts of this category are signed.
-
-        The number is only 1, because a cancel has to be quick.
-        """
-        if isinstance(keys, dict) and keys.get("approvals") in (1, 2):
-            return {"cancel_approvals": 1} | keys
-        return keys
+            defaults["default_age_s"] = max_age_s
+        if keys.get("approvals") in (1, 2):
+            defaults["cancel_approvals"] = 1
+        return defaults | keys
 
     @model_validator(mode="after")
     def _bounds_in_order(self) -> "Category":

@@ -6,7 +6,7 @@ result does not depend on the sender of the request, or on other live alerts.
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Annotated, Literal
@@ -139,8 +139,7 @@ class Policy(BaseModel):
         `confirmed`: whether a person has confirmed something in the alert. If so, and if the category requires any
         signatures, the result is 2. If the category is unknown, use the largest number that any category requires.
         """
-        category = self.categories.get(key)
-        asked = max(each.approvals for each in self.categories.values()) if category is None else category.approvals
+        asked = max(each.approvals for each in self._possible(key))
         return 2 if asked and confirmed else asked
 
     def cancel_approvals(self, key: str | None) -> int:
@@ -148,9 +147,11 @@ class Policy(BaseModel):
 
         If the category is unknown (or None), return the largest number that any category requires.
         """
-        category = self.categories.get(key) if key is not None else None
-        every = (each.cancel_approvals for each in self.categories.values())
-        return max(every) if category is None else category.cancel_approvals
+        return max(each.cancel_approvals for each in self._possible(key))
+
+    def _possible(self, key: str | None) -> Collection[Category]:
+        """Return the category with this key; all categories if it is unknown."""
+        return [self.categories[key]] if key in self.categories else self.categories.values()
 
     def terms(self, category: Category, current: Revision | None) -> AcceptedTerms:
         """Return those values of a category that are stored with a revision.
@@ -208,20 +209,13 @@ class Policy(BaseModel):
             detail = "must be community: threats to an individual are not alerted"
             found.append(Violation(problems.NOT_COMMUNITY, "/threat", detail))
         found += self.approval_violations(facts.approved_at, facts.occurred_at, now_ms)
-        found += broken_ages(
-            facts,
-            None if category is None else category.lasting,
-            now_ms,
-            None if current is None else current.ends_at,
-            ALERTS,
-            first=first and current is None,
-        )
+        lasting = None if category is None else category.lasting
+        ends_at = None if current is None else current.ends_at
+        found += broken_ages(facts, lasting, now_ms, ends_at, ALERTS, first=first and current is None)
         if category is not None:
-            found += [
-                *_radii(facts, category, max_radius_m),
-                *_polygons(facts, category),
-                *_area(facts, category, covered_km2),
-            ]
+            found += _radii(facts, category, max_radius_m)
+            found += _polygons(facts, category)
+            found += _area(facts, category, covered_km2)
         return _in_order([*found, *self._texts(facts)])
 
     def cancel_violations(self, facts: PolicyFacts, occurred_at: int | None, now_ms: int) -> list[Violation]:
@@ -297,9 +291,8 @@ def _radii(facts: PolicyFacts, category: Category, granted_m: float | None) -> I
         most_m = min(most_m, granted_m)
     bounds = f"must be {digits(least_m)} to {digits(most_m)} m"
     if least_m > most_m:
-        bounds = (
-            f"must be at most {digits(most_m)} m for this publisher, and in this category at least {digits(least_m)} m"
-        )
+        bounds = f"must be at most {digits(most_m)} m for this publisher"
+        bounds += f", and in this category at least {digits(least_m)} m"
     limits: ViolationMembers = {"min_radius_m": least_m, "max_radius_m": most_m}
     for pointer, radius_m in facts.radii:
         if not least_m <= radius_m <= most_m:

@@ -16,7 +16,7 @@ No regular expression here has a repetition inside a repetition. So the time is 
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -76,11 +76,15 @@ class PiiDetector:
 
     def _spans(self, text: FoldedText) -> Iterator[tuple[str, int, int]]:
         """Yield the kind, start and end of everything that is found, as indexes of characters in the folded text."""
+        tokens = text.tokens
         found = [
             ("coordinates", patterns.matches(patterns.COORDINATES, text.folded)),
             ("document", patterns.documents(text.folded)),
             ("contact", patterns.matches(patterns.CONTACTS, text.folded)),
-            *((kind, _characters(text.tokens, finder(text.tokens))) for kind, finder in _FINDERS),
+            ("address", _characters(tokens, addresses.addresses(tokens))),
+            ("address", _characters(tokens, crossings.crossings(tokens))),
+            ("units", _characters(tokens, units.units(tokens))),
+            ("name", _characters(tokens, names.names(tokens))),
             ("phone", patterns.phones(text.folded, self.region)),
             *((kind, patterns.matches(own, text.folded)) for kind, own in (self.patterns or {}).items()),
         ]
@@ -97,14 +101,6 @@ def is_region(code: str) -> bool:
     `code` is the region's code of two capital letters (ISO 3166-1).
     """
     return code == BUILT_IN_REGION or patterns.knows_region(code)
-
-
-_FINDERS: tuple[tuple[str, Callable[[TokenList], Iterable[Span]]], ...] = (
-    ("address", addresses.addresses),
-    ("address", crossings.crossings),
-    ("units", units.units),
-    ("name", names.names),
-)
 
 
 def _characters(tokens: TokenList, spans: Iterable[Span]) -> Iterator[tuple[int, int]]:

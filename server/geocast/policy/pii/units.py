@@ -20,16 +20,6 @@ _HYPHENED = _W.codes - {"a", "b", "c", "d", "m", "p", "u", "x"}  # without the l
 _THINGS, _FEW = _W.people | _W.vehicles, _W.single | _W.services | _W.units
 _SERVES = _W.services | _W.single | _W.vehicles
 _CODE_LISTS = _W.codes | {",", "and", "or", "to", "through"}
-_GROUPS = frozenset(
-    {
-        ("strike", "team"),
-        ("task", "force"),
-        ("life", "flight"),
-        ("intensive", "care"),
-        ("haz", "mat"),
-        ("mobile", "command"),
-    }
-)
 _ONES = frozenset({"one", "single", "lone", "1", "additional", "another", "extra"})
 _UNCOUNTED = frozenset({"people", "children", "men", "women"})  # for example: "rescue two people"
 _LISTED = frozenset({",", "and", "&", "/", "+", "plus"})
@@ -69,7 +59,7 @@ def _unit(tokens: TokenList, at: int) -> int | None:
             end = _count(tokens, at)
     elif end is None and token.lower == "available" and before == "all":
         end = _count(tokens, at)
-    elif end is None and (_is_unit(token) or (token.lower, tokens.at(at + 1).lower.removesuffix("s")) in _GROUPS):
+    elif end is None and (_is_unit(token) or _pair(tokens, at) in _W.paired_units):
         end = _named(tokens, at)
     if end is None and (token.lower in _COUNTABLE or (token.lower in _W.vehicles and before in _W.services)):
         end = _counted_behind(tokens, at)
@@ -231,6 +221,10 @@ def _call_sign(tokens: TokenList, at: int) -> int | None:
     sure = letter > at or (tokens.at(number).digits > 1 and (joined or tokens.at(number + 1).lower in _W.states))
     named = tokens.at(letter).lower in _W.phonetic and tokens.at(letter).capital
     return number + 1 if sure and named and _is_number(tokens.at(number)) else None
+
+
+def _pair(tokens: TokenList, at: int) -> str:
+    return f"{tokens[at].lower}-{tokens.at(at + 1).lower.removesuffix('s')}"
 
 
 def _is_unit(token: Token) -> bool:

@@ -86,8 +86,7 @@ def _unrolled(corners: NDArray[np.float64]) -> NDArray[np.float64]:
         end = math.copysign(90.0, lat.mean())
         lat, lng = np.append(lat, [end, end, lat[0]]), np.append(lng, [lng[-1], lng[0], lng[0]])
     lng = lng - 360 * round((lng.min() + lng.max()) / 720)
-    found: NDArray[np.float64] = np.array([lat, lng])
-    return found
+    return np.array([lat, lng])
 
 
 def parse_jurisdiction(data: bytes) -> Jurisdiction:
@@ -99,20 +98,13 @@ def parse_jurisdiction(data: bytes) -> Jurisdiction:
         document = load_json(data)
     except (Malformed, UnicodeDecodeError):
         raise ValueError("not strict JSON of one object") from None
-    _check_reference(document.get("crs"))
+    # GeoJSON before RFC 7946 allowed other coordinate reference systems, in the member `crs`.
+    if document.get("crs") is not None and "CRS84" not in str(document["crs"]):
+        raise ValueError("crs: must be left out: RFC 7946 allows only longitude and latitude of WGS 84 (OGC:CRS84)")
     polygons = [polygon for geometry in _geometries(document) for polygon in _polygons(geometry)]
     if not polygons:
         raise ValueError("holds no polygon")
     return Jurisdiction([_rings(polygon, number) for number, polygon in enumerate(polygons, start=1)])
-
-
-def _check_reference(crs: object) -> None:
-    """Raise ValueError if a file uses another coordinate reference system than longitude and latitude.
-
-    GeoJSON before RFC 7946 allowed other reference systems, in the member `crs`.
-    """
-    if crs is not None and "CRS84" not in str(crs):
-        raise ValueError("crs: must be left out: RFC 7946 allows only longitude and latitude of WGS 84 (OGC:CRS84)")
 
 
 def _geometries(document: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
