@@ -6,12 +6,12 @@ from support.fakes import NOON_MS, a_revision
 
 from geocast.calls.decrypted_chain import opened, opened_chain, sealed
 from geocast.calls.encryption import CallKeys
-from geocast.model.alert import OtherKind
-from geocast.model.call import Acceptance, CallTerms, ExactPlace, Near, Nothing, Opening, Person, Release, Widening
+from geocast.model.alert import Circle, OtherKind
+from geocast.model.call import Acceptance, CallTerms, ExactPlace, Nothing, Opening, Person, Release, Widening
 
 KEYS, OTHERS = CallKeys({"a": bytes(32)}), CallKeys({"b": b"b" * 32})
 TERMS = CallTerms("Cardiac arrest", ["cpr"], [100, 300], 7, ["cpr", "aed"], 30, 3600, 800, 9)
-OPENING = Opening("cardiac_arrest", "Adult", "actual", "cad-3", 1, 2, NOON_MS, Near(47.678, 8.83, 210.0), TERMS)
+OPENING = Opening("cardiac_arrest", "Adult", "actual", "cad-3", 1, 2, NOON_MS, Circle(47.678, 8.83, 210.0), TERMS)
 PLACE = ExactPlace(47.6780089, 8.8311129, "residence", "Dorfstrasse 4")
 
 

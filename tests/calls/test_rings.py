@@ -7,11 +7,12 @@ import pytest
 
 from geocast.calls.eligibility import is_near
 from geocast.calls.state import DecryptedEntry, first_state
-from geocast.model.call import CallEntry, ExactPlace, Near, Nothing, Opening, Widening
+from geocast.model.alert import Circle
+from geocast.model.call import CallEntry, ExactPlace, Nothing, Opening, Widening
 from geocast.policy.calls import CallCategory
 
 TERMS = CallCategory(title="Cardiac arrest", quals=["cpr"]).terms("public")
-NEAR = Near(47.0, 8.0, 210.0)
+NEAR = Circle(47.0, 8.0, 210.0)
 OPENING = Opening("cardiac_arrest", "Help", "actual", "cad-3", 0, 0, 10, NEAR, TERMS)
 TOWNS = 150
 M_PER_DEGREE = 111_195.0

@@ -1,6 +1,6 @@
 """The answers to a dispatcher: the result of a request, and the state of a call. They never contain the place (RZ2)."""
 
-from typing import Annotated, Literal, NotRequired
+from typing import Annotated, Literal, NotRequired, cast
 
 from pydantic import Field
 from typing_extensions import TypedDict
@@ -10,7 +10,7 @@ from ..clock import Now
 from ..model.call import CallEntry, Ending, Opening, Role, SeatState
 from ..model.times import format_time
 from ..wire.output import CircleOut, TimeOut
-from .messages import CallOut, call_map, near_map
+from .messages import CallOut, call_map
 from .state import CallState, Seat
 
 Number = Annotated[int, Field(ge=1)]
@@ -107,7 +107,7 @@ def content_answer(entry: CallEntry, opening: Opening, asked: str) -> CallAccept
         "revision": entry.revision,
         "issued_at": format_time(opening.issued_at),
         "expires_at": format_time(opening.expires_at),
-        "near": near_map(opening.near),
+        "near": cast(CircleOut, opening.near.to_map()),
     }
     if opening.headline != asked:
         answer["headline"] = "replaced"

@@ -3,7 +3,7 @@
     body ── parse_call ──> RequestedCall    has the exact place, for the encrypted part of an entry
                                │ .near(resolution, held)
                                v
-                             Near           the circle around the H3 cell that contains the place
+                             Circle         the circle around the H3 cell that contains the place
 
 Rule 1  The exact place is written only into the encrypted part of an entry: no answer, log line or error contains it
         (RZ2). For the same reason, the `repr` of a request does not show it.
@@ -17,8 +17,8 @@ from typing import Annotated, Any, TypeVar
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from ..geometry.sphere import publish_area
-from ..model.alert import Status, is_id
-from ..model.call import ExactPlace, Near, PlaceKind
+from ..model.alert import Circle, Status, is_id
+from ..model.call import ExactPlace, PlaceKind
 from ..wire.fields import (
     Headline,
     Id,
@@ -97,14 +97,14 @@ class RequestedCall:
     place: ExactPlace = field(repr=False)
     replaces: int
 
-    def near(self, resolution: int, held: Near | None) -> Near:
+    def near(self, resolution: int, held: Circle | None) -> Circle:
         """Return the circle that is published instead of the exact place (RZ6).
 
         `held` is the circle that was published with the previous content of the call, or None if there is none.
         """
         before = [] if held is None else [(held.lat, held.lng, held.radius_m)]
         [disc] = publish_area([(self.place.lat, self.place.lng, 0.0)], resolution, before)
-        return Near(*disc)
+        return Circle(*disc)
 
     def facts(self) -> PolicyFacts:
         """Return what the policy needs to know about the request in order to check it."""

@@ -3,7 +3,7 @@
 import pytest
 from calls.quarter import NEAR, NOON, with_terms
 
-from geocast.model.call import Near
+from geocast.model.alert import Circle
 from geocast.model.times import format_time
 from geocast.wire.frames import MSGPACK
 
@@ -108,7 +108,7 @@ def test_correction_is_sent_to_notified_sessions_and_those_near_the_new_place(qu
         phone.received()
     walks.move(None)
     declines.decline()
-    quarter.open(near=Near(NEAR.lat + 0.009, NEAR.lng, 210.0), replaces=1)
+    quarter.open(near=Circle(NEAR.lat + 0.009, NEAR.lng, 210.0), replaces=1)
     assert stays.received() == walks.received() == new.received() == ["c-1/2"]
     assert declines.received() == []
 
