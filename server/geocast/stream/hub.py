@@ -33,7 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..alertlog import Counts
-from ..calls.port import Calls, NoCalls
+from ..calls.port import Calls
 from ..clock import Now
 from ..matching.filters import Filter
 from ..model import close_codes
@@ -99,7 +99,7 @@ class Hub:
         self.heartbeat_s = heartbeat_s
         self.own_tests = own_tests
         self._send = send
-        self._calls: Calls = NoCalls() if calls is None else calls
+        self._calls: Calls = Calls() if calls is None else calls
         self._fanout = FanOut(capacity, self, finished)
 
         # These lists and columns are indexed by row (the number of a session). Times are in seconds of the monotonic

@@ -224,12 +224,12 @@ def test_excluded_people_within_the_radius_are_not_counted(quarter):
     quarter.open("c-1")
     quarter.accept("r-1")
     quarter.accept("r-2")
-    quarter.hub.take_counts()
+    quarter.hub.calls.take_counts()
     quarter.open("c-2")
     phone.move(1)
     phone.move(2)
     assert far.received()[-1:] != ["c-2/1"]
-    assert quarter.hub.take_counts() == {}
+    assert quarter.hub.calls.take_counts() == {}
 
 
 def test_responder_with_a_seat_is_not_notified_for_a_time_after_end_of_call(quarter):
