@@ -6,7 +6,7 @@ import random
 import pytest
 
 from geocast.calls.eligibility import is_near
-from geocast.calls.state import DecryptedEntry, first_state
+from geocast.calls.state import DecryptedEntry, fold
 from geocast.model.alert import Circle
 from geocast.model.call import CallEntry, ExactPlace, Nothing, Opening, Widening
 from geocast.policy.calls import CallCategory
@@ -54,7 +54,7 @@ def test_default_radii_notify_about_ten_responders_or_all_in_the_first_radius(wi
     dice = random.Random(within_1_km)
     counts = []
     for _ in range(TOWNS):
-        call = first_state(opened(1, OPENING, ExactPlace(NEAR.lat, NEAR.lng, "public")))
+        call = fold([opened(1, OPENING, ExactPlace(NEAR.lat, NEAR.lng, "public"))])
         spots = town(dice, within_1_km)
         found = called(call, spots)
         assert len(found) >= TERMS.enough or call.wave == len(TERMS.rings_m) - 1

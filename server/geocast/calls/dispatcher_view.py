@@ -154,17 +154,14 @@ def _in_order(seat: Seat) -> tuple[bool, int, int]:
 
 
 def _seat_map(seat: Seat) -> SeatOut:
-    found: SeatOut = {
+    shown = {
         "seat": seat.number,
         "role": seat.role,
         "responder": seat.person.sub,
         "state": seat.state,
         "accepted_at": format_time(seat.accepted_at),
+        "changed_at": None if seat.changed_at is None else format_time(seat.changed_at),
+        "eta_s": seat.eta_s,
+        "aed": seat.aed,
     }
-    if seat.changed_at is not None:
-        found["changed_at"] = format_time(seat.changed_at)
-    if seat.eta_s is not None:
-        found["eta_s"] = seat.eta_s
-    if seat.aed is not None:
-        found["aed"] = seat.aed
-    return found
+    return cast(SeatOut, {name: value for name, value in shown.items() if value is not None})

@@ -307,11 +307,11 @@ class CallHub(OwedMessages):
         self.note(responder.row, first=True)
         call = self.calls.get(call_id)
         delivery = None if call is None else call.deliveries.get(responder.row)
-        if call is None or call.state is None or delivery is None:
+        if call is None or delivery is None:
             return
         if reason == "full":
             delivery.full = True  # so that `full` is not sent a second time
-        if reason == "over" and call.state.end is None and responder.may_help(call.state):  # it has only expired
+        if reason == "over" and call.state and call.state.end is None and responder.may_help(call.state):
             delivery.notified = delivery.task = 0  # so it is notified again if the clock was wrong
             call.suspended = True
 

@@ -114,14 +114,10 @@ class CallService:
         self._aeds = aeds
         self._openers = openers or Openers(alert_log, 1.0)
 
-    def with_config(self, policy: Policy, keys: CallKeys, aeds: Aeds | None = None) -> "CallService":
-        """Return a copy of this service with another policy, other keys and, if `aeds` is given, other defibrillators.
-
-        Requests in progress continue with the old ones.
-        """
+    def with_config(self, policy: Policy, keys: CallKeys) -> "CallService":
+        """Return a copy of this service with another policy and other keys. Requests in progress keep the old ones."""
         after: CallService = copy(self)
         after._policy, after._keys = policy, keys
-        after._aeds = self._aeds if aeds is None else aeds
         return after
 
     # ---- requests from dispatchers ------------------------------------------------------------------------------
@@ -163,7 +159,7 @@ class CallService:
             chain, call = self._changeable(chain, dispatcher)
             if request.replaces != call.content:
                 raise Problem(problems.REVISION_CONFLICT, extra={"current": call.content})
-            opening = self._new_opening(request, dispatcher, call, _place_kind(chain, call))
+            opening = self._new_opening(request, dispatcher, call, _exact_place(chain, call))
             entry = self._seal(call_id, chain.number + 1, opening.expires_at, opening, request.place)
             return Plan(CallOutcome(content_answer(entry, opening, request.headline), created=True), [entry])
 
@@ -270,8 +266,8 @@ class CallService:
         is stored first, do not try again, because that entry may have widened the radius already.
         """
         chain, now = await self._complete_chain(call_id), self._clock.now()
-        call = _open_call(chain, now)
-        if chain is None or call is None or call.full:
+        call = chain.call if chain else None
+        if chain is None or call is None or not is_open(call, now) or call.full:
             return
         if ring == call.wave + 1 and ring < len(call.opening.terms.rings_m):
             await self._writer.append([self._next_entry(chain, call, Widening(ring, now.wall_ms), Nothing())])
@@ -316,10 +312,10 @@ class CallService:
         def plan(chain: DecryptedChain | None) -> Plan[None, CallEntry]:
             if chain is None:
                 raise LogUnavailable("this call is missing in the log; lost entries will be put back")
-            now = self._clock.now()
-            call = _open_call(chain, now)
-            parts = decide(call, now) if call is not None else None
-            return Plan(None, [] if call is None or parts is None else [self._next_entry(chain, call, *parts)])
+            call, now = chain.call, self._clock.now()
+            if call is None or not is_open(call, now) or (parts := decide(call, now)) is None:
+                return Plan(None)
+            return Plan(None, [self._next_entry(chain, call, *parts)])
 
         await self._writer.decide_and_append(lambda: self._complete_chain(call_id), plan)
 
@@ -410,17 +406,21 @@ class CallService:
         return self._policy.call_violations(facts, self._now_ms(), Lasting(lasts_s, lasts_s), call.opening.expires_at)
 
     def _new_opening(
-        self, request: RequestedCall, dispatcher: Requester, call: CallState | None = None, kind: str | None = None
+        self,
+        request: RequestedCall,
+        dispatcher: Requester,
+        call: CallState | None = None,
+        place: ExactPlace | None = None,
     ) -> Opening:
         """Return the public part of the content that a request to open or change a call asks for.
 
         Raise Problem (422) with every rule that the request breaks. `call` is the call to change, or None if the
-        request opens a call. `kind` is the kind of the present place of the call to change.
+        request opens a call. `place` is the present place of the call to change.
         """
         if call is None:
             violations = self._opening_violations(request)
         else:
-            changed = _changed_fields(request, call.opening, kind)
+            changed = _changed_fields(request, call.opening, place)
             violations = [*changed, *self._content_violations(request.facts(), call)]
         if violations:
             raise Problem.of(violations)
@@ -501,12 +501,6 @@ class CallService:
         return self._clock.now().wall_ms
 
 
-def _open_call(chain: DecryptedChain | None, now: Now) -> CallState | None:
-    """Return the state of a call if it is open now, else None."""
-    call = chain.call if chain is not None else None
-    return call if call is not None and is_open(call, now) else None
-
-
 def _exact_place(chain: DecryptedChain, call: CallState) -> ExactPlace | None:
     """Return the exact place of the call's current content, or None if the place was deleted."""
     found = (each.secret for each in chain.entries if each.entry.revision == call.content)
@@ -519,31 +513,23 @@ def _seats_released(chain: DecryptedChain, person: Person) -> int:
     return sum(isinstance(body, Release) and secret == person for _, body, secret in chain.entries)
 
 
-def _place_kind(chain: DecryptedChain, call: CallState) -> str | None:
-    place = _exact_place(chain, call)
-    return None if place is None else place.kind
-
-
 def _expires_at(request: RequestedCall, terms: CallTerms) -> int:
     return request.occurred_at + terms.max_age_s * 1000 if request.expires_at is None else request.expires_at
 
 
-def _changed_fields(request: RequestedCall, opening: Opening, kind: str | None) -> list[Violation]:
+def _changed_fields(request: RequestedCall, opening: Opening, place: ExactPlace | None) -> list[Violation]:
     """Return a violation for each field that a request changes although it must stay the same.
 
     The violations are in the order of the protocol's table of fields.
     """
+    kept = [
+        (request.category == opening.category, problems.CATEGORY_CHANGED, "/category"),
+        (request.status == opening.status, problems.STATUS_CHANGED, "/status"),
+        (request.occurred_at == opening.occurred_at, problems.OCCURRED_AT_CHANGED, "/occurred_at"),
+        (place is not None and request.place.kind == place.kind, problems.KIND_CHANGED, "/place/kind"),
+    ]
     must = "must stay as it was when the call was opened"
-    found = []
-    if request.category != opening.category:
-        found.append(Violation(problems.CATEGORY_CHANGED, "/category", must))
-    if request.status != opening.status:
-        found.append(Violation(problems.STATUS_CHANGED, "/status", must))
-    if request.occurred_at != opening.occurred_at:
-        found.append(Violation(problems.OCCURRED_AT_CHANGED, "/occurred_at", must))
-    if request.place.kind != kind:
-        found.append(Violation(problems.KIND_CHANGED, "/place/kind", must))
-    return found
+    return [Violation(kind, pointer, must) for is_kept, kind, pointer in kept if not is_kept]
 
 
 def _is_news(seat: Seat, state: SeatState, now: Now) -> bool:
