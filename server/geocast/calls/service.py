@@ -152,8 +152,8 @@ class CallService:
             judged = await self._policy_violations(invalid, call_id, dispatcher)
             raise Problem.of([*invalid.violations, *judged]) from None
 
-        def decide(chain: DecryptedChain | None) -> Plan[CallOutcome, CallEntry]:
-            for known, opening, place in chain.contents() if chain else ():
+        def decide(chain: DecryptedChain) -> Plan[CallOutcome, CallEntry]:
+            for known, opening, place in chain.contents():
                 if opening.replaces == request.replaces and self._has_same_content(request, opening, place):
                     return Plan(CallOutcome(content_answer(known, opening, request.headline), created=False))
             chain, call = self._changeable(chain, dispatcher)
@@ -175,7 +175,7 @@ class CallService:
         except Invalid as invalid:
             raise Problem.of(invalid.violations) from None
 
-        def decide(chain: DecryptedChain | None) -> Plan[CallOutcome, CallEntry]:
+        def decide(chain: DecryptedChain) -> Plan[CallOutcome, CallEntry]:
             chain, call = self._visible(chain, dispatcher)
             for known, ended, _ in chain.entries:
                 if isinstance(ended, Ending):
@@ -199,8 +199,7 @@ class CallService:
         """
         for call_id in await self._log.open_calls(self._now_ms()):
             await asyncio.sleep(0)  # let other tasks run, which reading a log in memory does not
-            chain = await self._chain(call_id)
-            call = chain.call if chain is not None else None
+            call = (await self._chain(call_id)).call
             if call is None or not dispatcher.may_change(call.opening.issuer, call.opening.source):
                 continue
             if is_open(call, self._clock.now()):
@@ -214,9 +213,8 @@ class CallService:
         Return None if the person has a seat now, otherwise the reason for the refusal.
         """
 
-        def decide(chain: DecryptedChain | None) -> Plan[Refusal | None, CallEntry]:
-            call = chain.call if chain else None
-            if chain is None or call is None:
+        def decide(chain: DecryptedChain) -> Plan[Refusal | None, CallEntry]:
+            if (call := chain.call) is None:
                 return Plan("over")
             now = self._clock.now()
             if seat_request.person in call.seats and is_open(call, now) and is_wanted(call, seat_request.quals):
@@ -266,8 +264,8 @@ class CallService:
         is stored first, do not try again, because that entry may have widened the radius already.
         """
         chain, now = await self._complete_chain(call_id), self._clock.now()
-        call = chain.call if chain else None
-        if chain is None or call is None or not is_open(call, now) or call.full:
+        call = chain.call
+        if call is None or not is_open(call, now) or call.full:
             return
         if ring == call.wave + 1 and ring < len(call.opening.terms.rings_m):
             await self._writer.append([self._next_entry(chain, call, Widening(ring, now.wall_ms), Nothing())])
@@ -275,9 +273,9 @@ class CallService:
     async def expire(self, call_id: str) -> None:
         """End a call whose current content has expired, unless it has been ended already (RZ4)."""
 
-        def decide(chain: DecryptedChain | None) -> Plan[None, CallEntry]:
-            call, now_ms = chain.call if chain else None, self._now_ms()
-            if chain is None or call is None or call.end is not None or now_ms < call.opening.expires_at:
+        def decide(chain: DecryptedChain) -> Plan[None, CallEntry]:
+            call, now_ms = chain.call, self._now_ms()
+            if call is None or call.end is not None or now_ms < call.opening.expires_at:
                 return Plan(None)
             return Plan(None, [self._next_entry(chain, call, Ending(None, now_ms, call.opening), Reason())])
 
@@ -309,8 +307,8 @@ class CallService:
         will be put back.
         """
 
-        def plan(chain: DecryptedChain | None) -> Plan[None, CallEntry]:
-            if chain is None:
+        def plan(chain: DecryptedChain) -> Plan[None, CallEntry]:
+            if not chain.number:
                 raise LogUnavailable("this call is missing in the log; lost entries will be put back")
             call, now = chain.call, self._clock.now()
             if call is None or not is_open(call, now) or (parts := decide(call, now)) is None:
@@ -321,26 +319,26 @@ class CallService:
 
     # ---- reading and writing the entries of a call -----------------------------------------------------------------
 
-    async def _chain(self, call_id: str) -> DecryptedChain | None:
+    async def _chain(self, call_id: str) -> DecryptedChain:
         return opened_chain(self._keys, await self._log.history(call_id))
 
-    async def _complete_chain(self, call_id: str) -> DecryptedChain | None:
-        """Return a call with all its entries decrypted; None if the log has no such call.
+    async def _complete_chain(self, call_id: str) -> DecryptedChain:
+        """Return a call with all its entries decrypted, or none if the log has no such call.
 
         Raise LogUnavailable if an entry can't be decrypted. A seat may be given only if all entries were decrypted
         (Rule 1).
         """
         chain = await self._chain(call_id)
-        if chain is not None and not chain.whole:
+        if not chain.whole:
             raise LogUnavailable("this node has no key for some entries of this call")
         return chain
 
-    def _visible(self, chain: DecryptedChain | None, dispatcher: Requester) -> tuple[DecryptedChain, CallState]:
+    def _visible(self, chain: DecryptedChain, dispatcher: Requester) -> tuple[DecryptedChain, CallState]:
         """Return a call's entries and its state, after checking that this dispatcher may see the call.
 
         Raise Problem: 404 if there is no such call, 403 if it belongs to another dispatcher.
         """
-        if chain is None:
+        if not chain.number:
             raise Problem(problems.UNKNOWN_CALL)
         if chain.call is None:
             raise LogUnavailable("this node has no key for this call")
@@ -348,7 +346,7 @@ class CallService:
             raise Problem(problems.NOT_YOURS)
         return chain, chain.call
 
-    def _changeable(self, chain: DecryptedChain | None, dispatcher: Requester) -> tuple[DecryptedChain, CallState]:
+    def _changeable(self, chain: DecryptedChain, dispatcher: Requester) -> tuple[DecryptedChain, CallState]:
         """Return a call's entries and its state, after checking that this dispatcher may change the call now.
 
         Raise Problem: 404 if there is no such call, 403 if it belongs to another dispatcher, 410 if it is over.
@@ -368,12 +366,12 @@ class CallService:
 
     # ---- the contents of calls -------------------------------------------------------------------------------------
 
-    def _repeated_opening(self, request: RequestedCall, chain: DecryptedChain | None) -> CallOutcome:
+    def _repeated_opening(self, request: RequestedCall, chain: DecryptedChain) -> CallOutcome:
         """Return the answer to a request to open a call whose id the log already has, if the call has the same content.
 
         Raise Problem if the id belongs to an alert, or to a call with other content.
         """
-        if chain is None:
+        if not chain.number:
             raise Problem(problems.ID_CONFLICT)
         for known, opening, place in chain.contents():
             if known.revision == 1:

@@ -158,14 +158,11 @@ class CallWorker:
                 self._stirred.clear()
                 self._look()
                 soon = self.hub.calls.seconds_to_widening(self._clock.now())
-                if soon < inf:
-                    await asyncio.sleep(min(TICK_S, max(0.0, soon)))
-                else:
-                    # Don't use `asyncio.wait_for`: in Python 3.11 it may lose a cancellation that arrives together with
-                    # the event.
-                    with contextlib.suppress(TimeoutError):
-                        async with asyncio.timeout(REST_S):
-                            await self._stirred.wait()
+                # Don't use `asyncio.wait_for`: in Python 3.11 it may lose a cancellation that arrives together with the
+                # event.
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(min(TICK_S, max(0.0, soon)) if soon < inf else REST_S):
+                        await self._stirred.wait()
         except asyncio.CancelledError:  # after an error, this method is called again
             for task in self._under_way:
                 task.cancel()
