@@ -25,8 +25,6 @@ Rule 4  A seat belongs to a person, who is identified by issuer and `sub`. A ses
         act for the seat, only if the call asks for a qualification of the session's own token (HD5).
         Example: a volunteer accepts on a phone, and also has a web page open whose token has no qualifications. Only
         the phone is sent the task. A `decline` from the page does not release the seat.
-Rule 5  A session that has ended is forgotten even if an error interrupts this: the next `sweep` continues, or the next
-        session that gets the same row.
 """
 
 import contextlib
@@ -124,13 +122,11 @@ class CallHub(OwedMessages):
         self.answers: Counter[str] = Counter()
         self._ask = ask
         self._returning: deque[tuple[float, Responder]] = deque()  # (kept until, who holds unknown calls)
-        self._left: set[int] = set()  # rows of sessions that have ended and are not forgotten yet (Rule 5)
         self._look_at = 0.0
 
     # ---- the life of a session -------------------------------------------------------------------------------------
 
     def set_rights(self, row: int, rights: ResponderRights) -> None:
-        self._forget_left()
         self._responders.set_rights(row, rights)
 
     def move(self, row: int, here: Here | None) -> None:
@@ -148,18 +144,11 @@ class CallHub(OwedMessages):
                 responder.unknown[call_id] = held
 
     def leave(self, row: int) -> None:
-        self._left.add(row)
-        self._forget_left()
-
-    def _forget_left(self) -> None:
-        """Forget the sessions that have ended, and what they were sent about calls (Rule 5)."""
-        for row in list(self._left):
-            self._noted.pop(row, None)
-            responder = self._responders.find(row)
-            for call in responder.calls if responder is not None else ():
-                call.deliveries.pop(row, None)
-            self._responders.leave(row)
-            self._left.discard(row)
+        self._noted.pop(row, None)
+        responder = self._responders.find(row)
+        for call in responder.calls if responder is not None else ():
+            call.deliveries.pop(row, None)
+        self._responders.leave(row)
 
     def _trust_holding(self, responder: Responder, call: LiveCall, state: CallState, held: int, now: Now) -> None:
         """Record that a session already has revision `held` of a call, because its client says so (R5).
@@ -426,7 +415,6 @@ class CallHub(OwedMessages):
         If a call only seemed to be over because a clock was wrong, offer it to its sessions again. The stream's hub
         calls this method regularly.
         """
-        self._forget_left()
         if now.monotonic < self._look_at:
             return
         self._look_at = now.monotonic + LOOK_S

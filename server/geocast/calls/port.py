@@ -44,7 +44,10 @@ class Calls:
         """
 
     def leave(self, row: int) -> None:
-        """Forget a session that has ended, and what it was sent about calls."""
+        """Forget a session that has ended, and what it was sent about calls.
+
+        The stream's hub calls this again if an unexpected error interrupts it, before another session gets the row.
+        """
         self._without_call.pop(row, None)
 
     def accept(self, row: int, call_id: str, eta_s: int | None, now: Now) -> None:  # noqa: ARG002
