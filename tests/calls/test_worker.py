@@ -444,7 +444,7 @@ def test_worker_restores_seat_that_the_log_lost():
             await until(lambda: len(phone.sent) == 3)
             assert phone.received() == ["c-1:2 seat 1", "c-1:3 seat 0"]
             assert await cluster.kinds() == ["call", "claim", "claim"]
-            assert cluster.errands[0].hub.calls.lost("c-1") == []
+            assert cluster.errands[0].hub.calls["c-1"].lost == {}
 
     run(main)
 
@@ -541,12 +541,13 @@ def test_retries_for_a_lost_call_stop_after_maximum_lifetime_of_a_call():
 
     async def main():
         cluster = CallCluster()
-        cluster.errands[0]._handle(ReleaseRequest("c-9", Person("r-1")))
+        release = ReleaseRequest("c-9", Person("r-1"))
+        cluster.errands[0]._handle(release)
         await settled()
-        assert cluster.errands[0]._releasing
+        assert release in cluster.errands[0]._under_way
         cluster.clock.advance(MAX_LIFE_S)
         await settled()
-        assert not cluster.errands[0]._releasing
+        assert release not in cluster.errands[0]._under_way
 
     run(main)
 

@@ -92,11 +92,6 @@ class CallsOut(TypedDict):
     calls: list[CallStateOut]
 
 
-def is_open(call: CallState, now: Now) -> bool:
-    """Return whether a call is open at the time `now`: it has neither ended nor expired."""
-    return call.end is None and now.wall_ms < call.opening.expires_at
-
-
 def content_answer(entry: CallEntry, opening: Opening, asked: str) -> CallAcceptedOut:
     """Return the answer to a request that opened a call or gave it new content.
 
@@ -142,7 +137,7 @@ def state_map(call: CallState, counts: Counts, now: Now) -> CallStateOut:
 def _word(call: CallState, now: Now) -> StateWord:
     if call.end is not None and call.end.source is not None:
         return "ended"
-    if not is_open(call, now):
+    if not call.is_open(now):
         return "expired"
     return "full" if call.full else "ringing"
 

@@ -86,7 +86,7 @@ class ReportRequest(NamedTuple):
 class RestoreRequest(NamedTuple):
     """Asks the worker to store seats (responders' assignments) of a call again, because the log has lost them.
 
-    This process had read the entries that gave these seats before the log lost the entries. `CallHub.lost` lists the
+    This process had read the entries that gave these seats before the log lost the entries. `LiveCall.lost` lists the
     seats.
     """
 
@@ -326,7 +326,7 @@ class CallHub(OwedMessages):
     def adopt(self, open_: Open, now: Now) -> None:
         """Use new keys from now on, and decrypt with them, if possible, what the old keys could not decrypt (RZ5)."""
         self._open = open_
-        for call in [each for each in self.calls.all() if each.undecrypted]:
+        for call in [each for each in self.calls.values() if each.undecrypted]:
             with self._changing(call, now):
                 call.decrypt_again(self._open, now)
 
@@ -340,11 +340,9 @@ class CallHub(OwedMessages):
         before, undecrypted_before = call.summary, set(call.undecrypted)
         yield
         self.failed += len(call.undecrypted - undecrypted_before)
-        if call.state is not None and call.summary != before:
-            self._changed(call, call.state, before, now)
-
-    def _changed(self, call: LiveCall, state: CallState, before: CallSummary, now: Now) -> None:
-        after = call.summary
+        after, state = call.summary, call.state
+        if state is None or after == before:
+            return
         self.calls.update_seats(call, before, after)
         if not before.revision:
             self._apply_kept_holding(call, state, now)
@@ -423,7 +421,7 @@ class CallHub(OwedMessages):
         self.calls.wake_rested(now)
         for call in self.calls.expired(now):
             self._drop(call)
-        for call in self.calls.all():
+        for call in self.calls.values():
             if call.suspended and not call.expired(now) and call.state is not None:
                 call.suspended = False
                 self._note_concerned(call, call.state, CallSummary(), call.summary)

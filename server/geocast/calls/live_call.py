@@ -91,14 +91,11 @@ class LiveCall:
 
         If this process had read another entry with the same number before, the log has lost that other entry (Rule 3).
         """
-        known = self._chain.get(entry.revision)
         if self.summary.over or any(entry.sealed == each.sealed for each in self._chain.values()):
             return  # already known, or a copy made by somebody who can write to the log
+        is_next = self.state is not None and entry.revision == self.state.number + 1
         self._chain[entry.revision] = entry
-        if known is None and self.state is not None and entry.revision == self.state.number + 1:
-            self._append(self.state, entry, open_)
-        else:
-            self._fold(open_)
+        self._read(open_, entry if is_next else None)
         self._settle(now)
 
     @contextmanager
@@ -118,32 +115,29 @@ class LiveCall:
 
     def decrypt_again(self, open_: Open, now: Now) -> None:
         """Decrypt all entries of the call again, with new keys (RZ5)."""
-        self._fold(open_)
+        self._read(open_)
         self._settle(now)
 
-    def _append(self, state: CallState, entry: CallEntry, open_: Open) -> None:
-        opened = self._opened(entry, open_)
-        if opened is None:
-            state.number = entry.revision
-            return
-        state.take(opened)
-        self._note(opened)
-
-    def _fold(self, open_: Open) -> None:
-        held = self.holders()
-        opened = [each for _, entry in sorted(self._chain.items()) if (each := self._opened(entry, open_))]
-        self.released.clear()
-        self.state = fold(opened)
+    def _read(self, open_: Open, following: CallEntry | None = None) -> None:
+        """Apply the next entry to the state. If it is None, compute the state again from the whole chain."""
+        entries = [following] if following else [entry for _, entry in sorted(self._chain.items())]
+        opened = {entry.revision: open_(entry) for entry in entries}
+        readable = [each for each in opened.values() if each is not None]
+        self.undecrypted -= opened.keys()
+        self.undecrypted |= {number for number, each in opened.items() if each is None}
+        if following is None:
+            held = self.holders()
+            self.released.clear()
+            self.state = fold(readable)
+            if self.state is not None:
+                self.lost = {person: seat for person, seat in held.items() if person not in self.state.seats}
+        elif self.state is not None:
+            for each in readable:
+                self.state.take(each)
         if self.state is not None:
             self.state.number = max(self._chain)
-            self.lost = {person: seat for person, seat in held.items() if person not in self.state.seats}
-        for each in opened:
+        for each in readable:
             self._note(each)
-
-    def _opened(self, entry: CallEntry, open_: Open) -> DecryptedEntry | None:
-        opened = open_(entry)
-        (self.undecrypted.add if opened is None else self.undecrypted.discard)(entry.revision)
-        return opened
 
     def _note(self, opened: DecryptedEntry) -> None:
         """Record, from a decrypted entry, which seats were released and which lost seats the log has again.

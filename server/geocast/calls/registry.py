@@ -18,18 +18,18 @@ from ..model.alert import Circle
 from ..model.call import CallEntry, Person
 from .eligibility import SeatRequest, refusal
 from .live_call import CallSummary, LiveCall
-from .state import CallState, Seat
+from .state import CallState
 
 UNANSWERED_S = 60.0  # a call counts as unanswered if nobody has accepted it within this time
 KEPT_S = 86_400.0  # an expired call without an `end` is forgotten after this time; the log forgets it then, too
 INITIAL_CAPACITY = 1 << 10  # number of circles for which address space is reserved at the start
 
 
-class CallRegistry:
-    """The calls of one process. A call is in it from its first entry until it is certainly over."""
+class CallRegistry(dict[str, LiveCall]):
+    """The calls of one process, by id. A call is in it from its first entry until it is certainly over."""
 
     def __init__(self) -> None:
-        self._calls: dict[str, LiveCall] = {}
+        super().__init__()
         self._arrivals = 0
         self._near: CircleIndex[LiveCall] = CircleIndex(INITIAL_CAPACITY)  # the circles inside which calls notify
         self._widening: set[LiveCall] = set()  # calls with a free seat whose radius can still grow
@@ -39,20 +39,12 @@ class CallRegistry:
 
     # ---- finding calls ---------------------------------------------------------------------------------------------
 
-    def get(self, call_id: str) -> LiveCall | None:
-        """Return the call with this id, or None if this process does not know it."""
-        return self._calls.get(call_id)
-
     def get_or_begin(self, entry: CallEntry, now: Now) -> LiveCall:
         """Return the call of this entry. If the entry is the first one that was read, the call does not have it yet."""
-        if entry.id not in self._calls:
+        if entry.id not in self:
             self._arrivals += 1
-            self._calls[entry.id] = LiveCall(entry, self._arrivals, now, self._counts)
-        return self._calls[entry.id]
-
-    def all(self) -> list[LiveCall]:
-        """Return all calls, in the order in which they were read."""
-        return list(self._calls.values())
+            self[entry.id] = LiveCall(entry, self._arrivals, now, self._counts)
+        return self[entry.id]
 
     def of(self, person: Person | None) -> Iterable[LiveCall]:
         """Return the calls to which a person is assigned, unless their end was read."""
@@ -64,27 +56,19 @@ class CallRegistry:
 
     def open_calls(self, now: Now) -> list[LiveCall]:
         """Return the calls that are neither ended nor expired."""
-        return [each for each in self._calls.values() if each.state is not None and not each.is_over(now)]
+        return [each for each in self.values() if each.state is not None and not each.is_over(now)]
 
     def may_be_open(self, call_id: str, now: Now) -> bool:
         """Return whether the call may still be open. It may be unless this process knows that it is over."""
-        call = self._calls.get(call_id)
+        call = self.get(call_id)
         return call is None or not call.is_over(now)
 
     def is_open_for(self, seat_request: SeatRequest, now: Now) -> bool:
         """Return whether this process has read the call, and the call is not over for the person in this request."""
-        call = self._calls.get(seat_request.call_id)
+        call = self.get(seat_request.call_id)
         if call is None or call.state is None or call.is_over(now):
             return False
         return refusal(call.state, seat_request, now) != "over"
-
-    def lost(self, call_id: str) -> list[Seat]:
-        """Return the seats (responders' assignments) of a call that the log has lost (RV7).
-
-        This process had read the entries that gave these seats before the log lost the entries.
-        """
-        call = self._calls.get(call_id)
-        return [] if call is None else list(call.lost.values())
 
     # ---- changes of calls ------------------------------------------------------------------------------------------
 
@@ -120,7 +104,7 @@ class CallRegistry:
         self.update_seats(call, call.summary, CallSummary())
         self._near.discard(call.index_slot)
         self._widening.discard(call)
-        del self._calls[call.id]
+        del self[call.id]
 
     # ---- people who are excluded from other calls ------------------------------------------------------------------
 
@@ -154,7 +138,7 @@ class CallRegistry:
         """
         return [
             each
-            for each in self._calls.values()
+            for each in self.values()
             if each.expired_for_sure(now)
             if each.state is None or each.state.end is not None or now.monotonic >= each.deadline + KEPT_S
         ]
@@ -168,7 +152,7 @@ class CallRegistry:
         Example: the wall clock of a node is an hour fast. Every call looks expired there as soon as it is read. The
         node sends nothing about these calls, but does not end them for the other nodes.
         """
-        calls = [each for each in self._calls.values() if each.state is not None and each.state.end is None]
+        calls = [each for each in self.values() if each.state is not None and each.state.end is None]
         return [each.id for each in calls if each.expired_for_sure(now) and now.monotonic >= each.over_by]
 
     def due_to_widen(self, now: Now) -> list[LiveCall]:
@@ -195,7 +179,7 @@ class CallRegistry:
 
     def degraded(self, now: Now) -> int:
         """Return the number of unexpired calls with entries that no key decrypts (HD8)."""
-        return sum(bool(call.undecrypted) and not call.expired(now) for call in self._calls.values())
+        return sum(bool(call.undecrypted) and not call.expired(now) for call in self.values())
 
     def take_counts(self) -> dict[str, Counts]:
         """Return how many messages were sent, acknowledged and declined since this method was last called (HD16).

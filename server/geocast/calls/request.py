@@ -10,7 +10,7 @@ Rule 1  The exact place is written only into the encrypted part of an entry: no 
 Rule 2  The circle depends only on the cell, according to the rules for the circles of alerts (RZ6; B1, B2, B11).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, TypeVar
 
@@ -19,6 +19,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from ..geometry.sphere import publish_area
 from ..model.alert import Circle, Status, is_id
 from ..model.call import ExactPlace, PlaceKind
+from ..model.problems import Violation
 from ..wire.fields import (
     Headline,
     Id,
@@ -126,13 +127,7 @@ def parse_content(body: Mapping[str, Any], call_id: str) -> RequestedCall:
     """
     given = body.get("id")
     mismatch = [ID_MISMATCH] if isinstance(given, str) and is_id(given) and given != call_id else []
-    try:
-        model = _validate(ContentRequest, body)
-    except Invalid as invalid:
-        raise Invalid([*mismatch, *invalid.violations], invalid.facts()) from None
-    if mismatch:
-        raise Invalid(mismatch, _usable_facts(body))
-    return _requested(model.model_copy(update={"id": call_id}))
+    return _requested(_validate(ContentRequest, body, mismatch).model_copy(update={"id": call_id}))
 
 
 def parse_end(body: Mapping[str, Any]) -> str:
@@ -140,11 +135,15 @@ def parse_end(body: Mapping[str, Any]) -> str:
     return _validate(EndRequest, body).reason
 
 
-def _validate(model: type[_Model], body: Mapping[str, Any]) -> _Model:
+def _validate(model: type[_Model], body: Mapping[str, Any], found: Sequence[Violation] = ()) -> _Model:
+    """Return the validated body. Raise Invalid if it breaks a rule, or if violations were `found` before."""
     try:
-        return model.model_validate(body)
+        valid = model.model_validate(body)
     except ValidationError as error:
-        raise Invalid(broken_fields(error), _usable_facts(body)) from None
+        raise Invalid([*found, *broken_fields(error)], _usable_facts(body)) from None
+    if found:
+        raise Invalid(found, _usable_facts(body))
+    return valid
 
 
 def _requested(model: CallRequest) -> RequestedCall:

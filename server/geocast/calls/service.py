@@ -60,7 +60,7 @@ from ..policy.ages import Lasting
 from ..wire.requests import Invalid, PolicyFacts
 from .aeds import NO_AEDS, Aeds, fetch_of
 from .decrypted_chain import DecryptedChain, opened_chain, sealed
-from .dispatcher_view import CallAcceptedOut, CallEndedOut, CallStateOut, content_answer, end_answer, is_open, state_map
+from .dispatcher_view import CallAcceptedOut, CallEndedOut, CallStateOut, content_answer, end_answer, state_map
 from .eligibility import Refusal, SeatRequest, is_wanted, refusal
 from .encryption import CallKeys
 from .openers import Openers
@@ -202,7 +202,7 @@ class CallService:
             call = (await self._chain(call_id)).call
             if call is None or not dispatcher.may_change(call.opening.issuer, call.opening.source):
                 continue
-            if is_open(call, self._clock.now()):
+            if call.is_open(self._clock.now()):
                 yield await self._state_answer(call)
 
     # ---- requests from responders, and scheduled changes -----------------------------------------------------------
@@ -217,7 +217,7 @@ class CallService:
             if (call := chain.call) is None:
                 return Plan("over")
             now = self._clock.now()
-            if seat_request.person in call.seats and is_open(call, now) and is_wanted(call, seat_request.quals):
+            if seat_request.person in call.seats and call.is_open(now) and is_wanted(call, seat_request.quals):
                 return Plan(None)
             busy = seat_request.busy or _seats_released(chain, seat_request.person) >= MOST_RETURNS
             if (refused := refusal(call, seat_request._replace(busy=busy), now)) is not None:
@@ -265,7 +265,7 @@ class CallService:
         """
         chain, now = await self._complete_chain(call_id), self._clock.now()
         call = chain.call
-        if call is None or not is_open(call, now) or call.full:
+        if call is None or not call.is_open(now) or call.full:
             return
         if ring == call.wave + 1 and ring < len(call.opening.terms.rings_m):
             await self._writer.append([self._next_entry(chain, call, Widening(ring, now.wall_ms), Nothing())])
@@ -311,7 +311,7 @@ class CallService:
             if not chain.number:
                 raise LogUnavailable("this call is missing in the log; lost entries will be put back")
             call, now = chain.call, self._clock.now()
-            if call is None or not is_open(call, now) or (parts := decide(call, now)) is None:
+            if call is None or not call.is_open(now) or (parts := decide(call, now)) is None:
                 return Plan(None)
             return Plan(None, [self._next_entry(chain, call, *parts)])
 
@@ -352,7 +352,7 @@ class CallService:
         Raise Problem: 404 if there is no such call, 403 if it belongs to another dispatcher, 410 if it is over.
         """
         chain, call = self._visible(chain, dispatcher)
-        if not is_open(call, self._clock.now()):
+        if not call.is_open(self._clock.now()):
             raise Problem(problems.CALL_ENDED)
         return chain, call
 

@@ -20,6 +20,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
+from ..clock import Now
 from ..model.call import (
     Acceptance,
     Body,
@@ -114,6 +115,10 @@ class CallState:
     def full(self) -> bool:
         """Whether the call has enough responders, so that none of its seats is free (RV6)."""
         return self.free_seat is None
+
+    def is_open(self, now: Now) -> bool:
+        """Return whether the call is open at the time `now`: it has neither ended nor expired."""
+        return self.end is None and now.wall_ms < self.opening.expires_at
 
     def take(self, opened: DecryptedEntry) -> None:
         """Apply the next entry of the call."""

@@ -21,7 +21,7 @@ Rule 6  A call that has expired by both clocks is ended in the log (RZ4), by the
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterable, Iterator, Mapping
 from functools import partial
 from math import inf
 from random import random
@@ -121,10 +121,8 @@ class CallWorker:
         self._log = alert_log
         self._store_counts = store
         self._clock = clock
-        self._under_way: set[asyncio.Task[Any]] = set()
-        self._releasing: set[ReleaseRequest] = set()
-        self._reports: dict[tuple[str, Person], SeatState] = {}  # the last report of each person that is not stored yet
-        self._looked_at: set[str] = set()  # calls that a task is about to widen or end
+        self._under_way: dict[Hashable, asyncio.Task[Any]] = {}  # by a key of which there may be one at a time
+        self._reports: dict[tuple[str, Person], ReportRequest] = {}  # each person's last one that is not stored yet
         self._stirred = asyncio.Event()
         self._end_at = 0.0
 
@@ -164,7 +162,7 @@ class CallWorker:
                     async with asyncio.timeout(min(TICK_S, max(0.0, soon)) if soon < inf else REST_S):
                         await self._stirred.wait()
         except asyncio.CancelledError:  # after an error, this method is called again
-            for task in self._under_way:
+            for task in self._under_way.values():
                 task.cancel()
             await self._store()
             raise
@@ -184,11 +182,11 @@ class CallWorker:
         for call in self.hub.calls.due_to_widen(now):
             if call.check_at <= now.monotonic:
                 call.check_at = now.monotonic + CHECK_S
-                self._start_once(call.id, self._widen(call))
+                self._start(self._widen(call), call.id)
         if now.monotonic >= self._end_at:
             self._end_at = now.monotonic + END_S
             for call_id in self.hub.calls.to_end(now):
-                self._start_once(call_id, self._expire(call_id))
+                self._start(self._expire(call_id), call_id)
 
     async def _widen(self, call: LiveCall) -> None:
         """Widen the search radius of a call if it is time to do so, given how many sessions were notified."""
@@ -219,15 +217,14 @@ class CallWorker:
         match request:
             case AcceptRequest():
                 self._start(self._retry(lambda: self._accept(request)))
-            case ReleaseRequest(call_id, person, accepted_at) if request not in self._releasing:
+            case ReleaseRequest(call_id, person, accepted_at):
                 give_back = self._retry(lambda: self._service.release(call_id, person, accepted_at), call_id)
-                self._start(give_back).add_done_callback(lambda _: self._releasing.discard(request))
-                self._releasing.add(request)
+                self._start(give_back, request)
             case RestoreRequest(call_id):
                 self._start(self._restore(call_id))
-            case ReportRequest(call_id, person, state):
-                self._reports[call_id, person] = state
-                self._start(self._report(call_id, person))
+            case ReportRequest(call_id, person):
+                self._reports[call_id, person] = request
+                self._start(self._report(request))
 
     async def _accept(self, request: AcceptRequest) -> None:
         """Ask the log to assign a person to a call, and pass the answer to the hub."""
@@ -242,68 +239,57 @@ class CallWorker:
                 self.wake()
                 return
 
-    async def _report(self, call_id: str, person: Person) -> None:
+    async def _report(self, request: ReportRequest) -> None:
         """Store the newest progress that a responder has reported.
 
         If an older report still waits to be stored, it is dropped, because the newer one would not count so soon after
         it (M20).
         """
+        whose = request.call_id, request.person
 
         async def store() -> None:
-            state = self._reports.pop((call_id, person), None)
-            if state is None:
-                return  # another task has stored it
-            try:
-                await self._service.report(call_id, person, state)
-            except Exception:
-                self._reports.setdefault((call_id, person), state)
-                raise
+            if self._reports.get(whose) is request:
+                await self._service.report(*request)
 
-        if not await self._retry(store, call_id):
-            self._reports.pop((call_id, person), None)
+        await self._retry(store, request.call_id)
+        if self._reports.get(whose) is request:
+            del self._reports[whose]
 
     async def _restore(self, call_id: str) -> None:
         """Store seats (responders' assignments) again that the log has lost and has not put back by itself (RV7)."""
         await asyncio.sleep(RESTORE_S)
-        for seat in self.hub.calls.lost(call_id):
+        call = self.hub.calls.get(call_id)
+        for seat in [] if call is None else list(call.lost.values()):
             await self._retry(partial(self._put_back, call_id, seat), call_id)
 
     async def _put_back(self, call_id: str, seat: Seat) -> None:
         await self._service.restore(call_id, seat)  # each try uses the service of the current configuration
 
-    async def _retry(self, do: Callable[[], Awaitable[None]], call_id: str | None = None) -> bool:
-        """Call `do` until it succeeds, or until this process knows that the call `call_id` is over (Rule 1).
-
-        Return whether it succeeded.
-        """
+    async def _retry(self, do: Callable[[], Awaitable[None]], call_id: str | None = None) -> None:
+        """Call `do` until it succeeds, or until this process knows that the call `call_id` is over (Rule 1)."""
         pause_s, until = RETRY_S, self._clock.now().monotonic + MAX_LIFE_S
         while self._clock.now().monotonic < until:
             try:
                 if call_id is not None and not self.hub.calls.may_be_open(call_id, self._clock.now()):
-                    return False
+                    return
                 await do()
-                return True
+                return
             except LogUnavailable:
                 pass
             except Exception as error:
                 report_caught("a request to the log for a call failed; trying again", error)
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, RETRY_MOST_S)
-        return False
 
-    def _start_once(self, call_id: str, work: Coroutine[Any, Any, None]) -> None:
-        """Start a task for a call, unless the task that this method last started for the call is still running."""
-        if call_id in self._looked_at:
+    def _start(self, work: Coroutine[Any, Any, object], key: Hashable = None) -> None:
+        """Start a task. If it has a key, start it only if no task with this key is running."""
+        if key in self._under_way:
             work.close()
             return
-        self._start(work).add_done_callback(lambda _: self._looked_at.discard(call_id))
-        self._looked_at.add(call_id)
-
-    def _start(self, work: Coroutine[Any, Any, object]) -> "asyncio.Task[Any]":
         task = asyncio.ensure_future(work)
-        self._under_way.add(task)
-        task.add_done_callback(self._under_way.discard)
-        return task
+        own = task if key is None else key
+        self._under_way[own] = task
+        task.add_done_callback(lambda _: self._under_way.pop(own))
 
     # ---- metrics for Prometheus ------------------------------------------------------------------------------------
 

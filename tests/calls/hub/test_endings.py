@@ -6,6 +6,7 @@ from support.fakes import NOON_MS
 
 from geocast.calls.hub import CallHub
 from geocast.calls.live_call import LiveCall
+from geocast.calls.registry import CallRegistry
 
 
 def test_end_of_call_is_sent_to_notified_sessions_and_responders_with_seats(quarter):
@@ -169,7 +170,9 @@ def failing(monkeypatch, owner, name, times):
     monkeypatch.setattr(owner, name, fails)
 
 
-@pytest.mark.parametrize(("owner", "name"), [(LiveCall, "_settle"), (CallHub, "_changed"), (CallHub, "_finish")])
+@pytest.mark.parametrize(
+    ("owner", "name"), [(LiveCall, "_settle"), (CallRegistry, "update_seats"), (CallHub, "_finish")]
+)
 def test_end_that_could_not_be_taken_once_reaches_everybody_at_the_second_attempt(quarter, monkeypatch, owner, name):
     """The log reader tries each entry twice (RJ7)."""
     phone, holder = quarter.join(), quarter.join(0, "r-2")

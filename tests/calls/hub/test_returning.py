@@ -181,9 +181,9 @@ def test_responder_keeps_seat_that_the_log_has_lost(quarter):
     assert phone.accept() == []
     assert phone.received() == ["c-1:2 seat 1"]
     assert quarter.asked == [RestoreRequest("c-1")]
-    assert [seat.person.sub for seat in quarter.hub.calls.lost("c-1")] == ["r-1"]
+    assert [person.sub for person in quarter.hub.calls["c-1"].lost] == ["r-1"]
     quarter.take(dataclasses.replace(lost, revision=3, sealed_as=2))
-    assert quarter.hub.calls.lost("c-1") == []
+    assert quarter.hub.calls["c-1"].lost == {}
     assert phone.received() == ["c-1:3 seat 0"]
     assert other.received() == []
     quarter.numbers["c-1"] = 3
