@@ -401,7 +401,7 @@ class CallHub(OwedMessages):
         """
         for _, responder in self._returning:
             held = responder.unknown.pop(call.id, None)
-            if held is not None and not responder.gone:
+            if held is not None and self._responders.find(responder.row) is responder:
                 self._trust_holding(responder, call, state, held, now)
                 self.note(responder.row, call)
 

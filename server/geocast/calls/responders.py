@@ -59,7 +59,6 @@ class Responder:
     refused: dict[str, Refusal] = field(default_factory=dict)  # by call: refusals of an `accept` to be sent
     unknown: dict[str, int] = field(default_factory=dict)  # by call that this process has not read: what it holds
     reported: float = float("-inf")  # monotonic time of the last report that counted
-    gone: bool = False
 
     @property
     def on_duty(self) -> bool:
@@ -153,7 +152,7 @@ class Responders:
         self._name(row, None)
         if (found := self._known.get(row)) is not None:
             found.end_pending(AcceptEvent.LEAVE)
-            found.gone, found.here = True, None
+            found.here = None
             self._file(found)
             del self._known[row]
 

@@ -156,7 +156,7 @@ class CallService:
             for known, opening, place in chain.contents():
                 if opening.replaces == request.replaces and self._has_same_content(request, opening, place):
                     return Plan(CallOutcome(content_answer(known, opening, request.headline), created=False))
-            chain, call = self._changeable(chain, dispatcher)
+            call = self._changeable(chain, dispatcher)
             if request.replaces != call.content:
                 raise Problem(problems.REVISION_CONFLICT, extra={"current": call.content})
             opening = self._new_opening(request, dispatcher, call, _exact_place(chain, call))
@@ -176,7 +176,7 @@ class CallService:
             raise Problem.of(invalid.violations) from None
 
         def decide(chain: DecryptedChain) -> Plan[CallOutcome, CallEntry]:
-            chain, call = self._visible(chain, dispatcher)
+            call = self._visible(chain, dispatcher)
             for known, ended, _ in chain.entries:
                 if isinstance(ended, Ending):
                     return Plan(CallOutcome(end_answer(known, ended), created=False))
@@ -188,8 +188,7 @@ class CallService:
 
     async def state(self, call_id: str, dispatcher: Requester) -> CallStateOut:
         """Return the state of a call for its dispatcher: with the assigned responders, but without the exact place."""
-        _, call = self._visible(await self._chain(call_id), dispatcher)
-        return await self._state_answer(call)
+        return await self._state_answer(self._visible(await self._chain(call_id), dispatcher))
 
     async def open_calls(self, dispatcher: Requester) -> AsyncIterator[CallStateOut]:
         """Yield the states of a dispatcher's open calls, in the order in which the calls were opened.
@@ -333,8 +332,9 @@ class CallService:
             raise LogUnavailable("this node has no key for some entries of this call")
         return chain
 
-    def _visible(self, chain: DecryptedChain, dispatcher: Requester) -> tuple[DecryptedChain, CallState]:
-        """Return a call's entries and its state, after checking that this dispatcher may see the call.
+    @staticmethod
+    def _visible(chain: DecryptedChain, dispatcher: Requester) -> CallState:
+        """Return the state of a call, after checking that this dispatcher may see the call.
 
         Raise Problem: 404 if there is no such call, 403 if it belongs to another dispatcher.
         """
@@ -344,17 +344,17 @@ class CallService:
             raise LogUnavailable("this node has no key for this call")
         if not dispatcher.may_change(chain.call.opening.issuer, chain.call.opening.source):
             raise Problem(problems.NOT_YOURS)
-        return chain, chain.call
+        return chain.call
 
-    def _changeable(self, chain: DecryptedChain, dispatcher: Requester) -> tuple[DecryptedChain, CallState]:
-        """Return a call's entries and its state, after checking that this dispatcher may change the call now.
+    def _changeable(self, chain: DecryptedChain, dispatcher: Requester) -> CallState:
+        """Return the state of a call, after checking that this dispatcher may change the call now.
 
         Raise Problem: 404 if there is no such call, 403 if it belongs to another dispatcher, 410 if it is over.
         """
-        chain, call = self._visible(chain, dispatcher)
+        call = self._visible(chain, dispatcher)
         if not call.is_open(self._clock.now()):
             raise Problem(problems.CALL_ENDED)
-        return chain, call
+        return call
 
     def _next_entry(self, chain: DecryptedChain, call: CallState, body: Body, secret: Secret) -> CallEntry:
         return self._seal(call.id, chain.number + 1, call.opening.expires_at, body, secret)
@@ -388,7 +388,7 @@ class CallService:
         The list is empty if the call is unknown, or may not be changed.
         """
         with suppress(Problem, LogUnavailable):
-            _, call = self._changeable(await self._chain(call_id), dispatcher)
+            call = self._changeable(await self._chain(call_id), dispatcher)
             return self._content_violations(invalid.facts(), call)
         return []
 
