@@ -119,7 +119,8 @@ soak-faults: $(VENV)/.test  ## run nodes under random faults; MINUTES=30 for eac
 
 soak-injections: $(VENV)/.test  ## one exception at each call of a story, then at random in a node, push, relay and fetch; MINUTES=10
 	@SINGLE_FAULTS=all FAULT_SECONDS=$$(( $(MINUTES) * 60 )) $(BIN)/python -X dev -m pytest --timeout 0 -s \
-	  tests/stream/test_single_faults.py tests/push/test_single_faults.py tests/end_to_end/faults/test_injections.py
+	  tests/stream/test_single_faults.py tests/calls/test_single_faults.py tests/push/test_single_faults.py \
+	  tests/end_to_end/faults/test_injections.py
 
 soak-abuse: $(VENV)/.test  ## run attacks that normal clients must not notice; SECONDS=60 for each, SEED=1, ON=open-calls, LOG=redis
 	@ABUSE_SECONDS=$(SECONDS) ABUSE_SEED=$(SEED) ABUSE_LOG=$(LOG) \

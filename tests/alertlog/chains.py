@@ -7,12 +7,12 @@ import os
 
 from support.fakes import NOON_MS
 
+from geocast.model.alert import Circle
 from geocast.model.call import (
     Acceptance,
     CallEntry,
     CallTerms,
     Ending,
-    Near,
     Opening,
     Release,
     Report,
@@ -31,7 +31,7 @@ OPENING = Opening(
     occurred_at=NOON_MS - 60_000,
     issued_at=NOON_MS,
     expires_at=EXPIRES_MS,
-    near=Near(47.678, 8.83, 210.0),
+    near=Circle(47.678, 8.83, 210.0),
     terms=TERMS,
 )
 

@@ -10,12 +10,12 @@ from geocast.calls.aeds import NO_AEDS
 from geocast.calls.decrypted_chain import opened, sealed
 from geocast.calls.encryption import make_call_key, parse_call_keys
 from geocast.calls.hub import CallHub
+from geocast.model.alert import Circle
 from geocast.model.call import (
     Acceptance,
     CallTerms,
     Ending,
     ExactPlace,
-    Near,
     Nothing,
     Opening,
     Person,
@@ -26,7 +26,7 @@ from geocast.model.call import (
 )
 from geocast.model.times import format_time
 
-NEAR = Near(47.678, 8.83, 210.0)
+NEAR = Circle(47.678, 8.83, 210.0)
 PLACE = ExactPlace(47.6780089, 8.8311129, "residence", "Dorfstrasse 4, Ossingen", "Door code 4711")
 METRE = 1 / 111_195  # in degrees of latitude
 HALF_HOUR_MS = 1_800_000

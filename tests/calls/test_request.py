@@ -8,7 +8,8 @@ from support.fakes import NOON_MS, call_request
 
 from geocast.calls.request import EndRequest, parse_call, parse_content, parse_end
 from geocast.geometry import sphere
-from geocast.model.call import ExactPlace, Near
+from geocast.model.alert import Circle
+from geocast.model.call import ExactPlace
 from geocast.wire.requests import Invalid
 
 
@@ -179,7 +180,7 @@ def near(lat, lng, resolution=9, held=None):
 def test_published_circle_covers_the_cell_of_the_place():
     """At resolution 9 the radius around the centre of the cell is 210 m (RZ6)."""
     found = near(47.6780089, 8.8311129)
-    assert found == Near(47.67825933515865, 8.830423174775438, 210.0)
+    assert found == Circle(47.67825933515865, 8.830423174775438, 210.0)
     cell = sphere.cell_of(47.6780089, 8.8311129, 9)
     assert sphere.cell_place(cell)[2] <= found.radius_m
 

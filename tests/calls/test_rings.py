@@ -6,12 +6,13 @@ import random
 import pytest
 
 from geocast.calls.eligibility import is_near
-from geocast.calls.state import DecryptedEntry, first_state
-from geocast.model.call import CallEntry, ExactPlace, Near, Nothing, Opening, Widening
+from geocast.calls.state import DecryptedEntry, fold
+from geocast.model.alert import Circle
+from geocast.model.call import CallEntry, ExactPlace, Nothing, Opening, Widening
 from geocast.policy.calls import CallCategory
 
 TERMS = CallCategory(title="Cardiac arrest", quals=["cpr"]).terms("public")
-NEAR = Near(47.0, 8.0, 210.0)
+NEAR = Circle(47.0, 8.0, 210.0)
 OPENING = Opening("cardiac_arrest", "Help", "actual", "cad-3", 0, 0, 10, NEAR, TERMS)
 TOWNS = 150
 M_PER_DEGREE = 111_195.0
@@ -53,7 +54,7 @@ def test_default_radii_notify_about_ten_responders_or_all_in_the_first_radius(wi
     dice = random.Random(within_1_km)
     counts = []
     for _ in range(TOWNS):
-        call = first_state(opened(1, OPENING, ExactPlace(NEAR.lat, NEAR.lng, "public")))
+        call = fold([opened(1, OPENING, ExactPlace(NEAR.lat, NEAR.lng, "public"))])
         spots = town(dice, within_1_km)
         found = called(call, spots)
         assert len(found) >= TERMS.enough or call.wave == len(TERMS.rings_m) - 1

@@ -4,6 +4,7 @@ import msgpack
 import pytest
 
 from geocast.calls.state import DecryptedEntry, Left, fold
+from geocast.model.alert import Circle
 from geocast.model.call import (
     KINDS,
     Acceptance,
@@ -11,7 +12,6 @@ from geocast.model.call import (
     CallTerms,
     Ending,
     ExactPlace,
-    Near,
     Nothing,
     Opening,
     Person,
@@ -26,7 +26,7 @@ from geocast.model.call import (
 )
 
 TERMS = CallTerms("Cardiac arrest", ["cpr"], [100, 300, 500], 7, ["cpr", "aed"], 30, 3600, 800, 9)
-NEAR = Near(47.678, 8.83, 210.0)
+NEAR = Circle(47.678, 8.83, 210.0)
 PLACE = ExactPlace(47.6780089, 8.8311129, "residence", "Dorfstrasse 4", None)
 
 

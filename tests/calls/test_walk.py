@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from support.fakes import FakeClock, FakeRights
 
-from geocast.model.call import Acceptance, Ending, Near, Nothing, Person, Reason, Release, Widening
+from geocast.model.alert import Circle
+from geocast.model.call import Acceptance, Ending, Nothing, Person, Reason, Release, Widening
 
 IDS = ("c-1", "c-2")
 SUBS = ("r-1", "r-2", "r-3")
@@ -61,7 +62,7 @@ class Calls(RuleBasedStateMachine):
         """Open or correct a call."""
         if call_id in self.whole and self.whole[call_id].ended_s is not None:
             return
-        near = Near(NEAR.lat + where * METRE, NEAR.lng, 210.0)
+        near = Circle(NEAR.lat + where * METRE, NEAR.lng, 210.0)
         body = self.quarters[0].opening(WALK_TERMS, near=near, status=self.statuses[call_id])
         self.append(call_id, "call", (near.lat, near.lng, near.radius_m), body, PLACE)
 

@@ -264,7 +264,7 @@ def test_release_of_seat_and_progress_report_are_stored_when_the_log_is_back():
             cluster.errands[0].hub.report(phone.row, "c-1", "arrived", cluster.clock.now())
             await settled()
             cluster.log.away = False
-            await until(lambda: cluster.quarters[0].hub._calls["c-1"].state.number == 3)
+            await until(lambda: cluster.quarters[0].hub.calls.get("c-1").state.number == 3)
             phone.decline()
             await until(lambda: len(phone.sent) == 3)
             assert phone.received()[2:] == ["-c-1 left"]
@@ -420,7 +420,7 @@ def test_expired_call_is_ended_once_in_the_log():
             assert await cluster.kinds() == ["call"]
             cluster.clock.wall_ms -= HALF_HOUR_MS
             cluster.clock.advance(HALF_HOUR_MS / 1000)
-            await until(lambda: cluster.quarters[0].hub._calls["c-1"].summary.over)
+            await until(lambda: cluster.quarters[0].hub.calls.get("c-1").summary.over)
             *_, end = await cluster.log.history("c-1")
             assert await cluster.kinds() == ["call", "end"]
             assert body_of(end).source is None
@@ -444,7 +444,7 @@ def test_worker_restores_seat_that_the_log_lost():
             await until(lambda: len(phone.sent) == 3)
             assert phone.received() == ["c-1:2 seat 1", "c-1:3 seat 0"]
             assert await cluster.kinds() == ["call", "claim", "claim"]
-            assert cluster.errands[0].hub.lost("c-1") == []
+            assert cluster.errands[0].hub.calls["c-1"].lost == {}
 
     run(main)
 
@@ -541,12 +541,13 @@ def test_retries_for_a_lost_call_stop_after_maximum_lifetime_of_a_call():
 
     async def main():
         cluster = CallCluster()
-        cluster.errands[0]._handle(ReleaseRequest("c-9", Person("r-1")))
+        release = ReleaseRequest("c-9", Person("r-1"))
+        cluster.errands[0]._handle(release)
         await settled()
-        assert cluster.errands[0]._releasing
+        assert release in cluster.errands[0]._under_way
         cluster.clock.advance(MAX_LIFE_S)
         await settled()
-        assert not cluster.errands[0]._releasing
+        assert release not in cluster.errands[0]._under_way
 
     run(main)
 

@@ -11,7 +11,7 @@ from support.fakes import a_cancel
 
 from geocast.stream.fanout import MOST_AGAIN_S
 
-LEAVING = {"Connection._leave", "Hub.leave", "Hub.silence", "FanOut.leave"}
+LEAVING = {"Connection._leave"}
 
 
 def play(node):

@@ -12,9 +12,9 @@ from .state import CallState, DecryptedEntry, fold
 class DecryptedChain(NamedTuple):
     """The chain of a call (all its entries in the log), decrypted as far as the keys allow.
 
-    `entries` has the entries that were decrypted. `number` is the number of the last entry, decrypted or not. `whole`
-    says whether all entries were decrypted. `call` is the state of the call, or None if no decrypted entry says what
-    the call is about.
+    `entries` has the entries that were decrypted. `number` is the number of the last entry, decrypted or not; 0 if the
+    log has no entry of the call. `whole` says whether all entries were decrypted. `call` is the state of the call, or
+    None if no decrypted entry says what the call is about.
     """
 
     entries: list[DecryptedEntry]
@@ -47,19 +47,16 @@ def opened(keys: CallKeys, entry: CallEntry) -> DecryptedEntry | None:
         return None
 
 
-def opened_chain(keys: CallKeys, history: Sequence[Revision | Cancel | OtherKind]) -> DecryptedChain | None:
+def opened_chain(keys: CallKeys, history: Sequence[Revision | Cancel | OtherKind]) -> DecryptedChain:
     """Decrypt all entries of a call.
 
-    `history` has all entries in the log with the call's id. Return None if none of them is an entry of a call. If
-    several entries have the same encrypted part, only the first counts, because anybody who can write to the log can
-    append a copy of an entry.
+    `history` has all entries in the log with the call's id. If several entries have the same encrypted part, only the
+    first counts, because anybody who can write to the log can append a copy of an entry.
     """
-
     entries: dict[bytes, CallEntry] = {}
     for entry in history:
         if isinstance(entry, CallEntry):
             entries.setdefault(entry.sealed, entry)
-    if not entries:
-        return None
     found = [each for entry in entries.values() if (each := opened(keys, entry)) is not None]
-    return DecryptedChain(found, history[-1].revision, len(found) == len(entries), fold(found))
+    number = history[-1].revision if entries else 0
+    return DecryptedChain(found, number, len(found) == len(entries), fold(found))

@@ -1,6 +1,6 @@
 """The answers to a dispatcher: the result of a request, and the state of a call. They never contain the place (RZ2)."""
 
-from typing import Annotated, Literal, NotRequired
+from typing import Annotated, Literal, NotRequired, cast
 
 from pydantic import Field
 from typing_extensions import TypedDict
@@ -10,7 +10,7 @@ from ..clock import Now
 from ..model.call import CallEntry, Ending, Opening, Role, SeatState
 from ..model.times import format_time
 from ..wire.output import CircleOut, TimeOut
-from .messages import CallOut, call_map, near_map
+from .messages import CallOut, call_map
 from .state import CallState, Seat
 
 Number = Annotated[int, Field(ge=1)]
@@ -92,11 +92,6 @@ class CallsOut(TypedDict):
     calls: list[CallStateOut]
 
 
-def is_open(call: CallState, now: Now) -> bool:
-    """Return whether a call is open at the time `now`: it has neither ended nor expired."""
-    return call.end is None and now.wall_ms < call.opening.expires_at
-
-
 def content_answer(entry: CallEntry, opening: Opening, asked: str) -> CallAcceptedOut:
     """Return the answer to a request that opened a call or gave it new content.
 
@@ -107,7 +102,7 @@ def content_answer(entry: CallEntry, opening: Opening, asked: str) -> CallAccept
         "revision": entry.revision,
         "issued_at": format_time(opening.issued_at),
         "expires_at": format_time(opening.expires_at),
-        "near": near_map(opening.near),
+        "near": cast(CircleOut, opening.near.to_map()),
     }
     if opening.headline != asked:
         answer["headline"] = "replaced"
@@ -142,7 +137,7 @@ def state_map(call: CallState, counts: Counts, now: Now) -> CallStateOut:
 def _word(call: CallState, now: Now) -> StateWord:
     if call.end is not None and call.end.source is not None:
         return "ended"
-    if not is_open(call, now):
+    if not call.is_open(now):
         return "expired"
     return "full" if call.full else "ringing"
 
@@ -154,17 +149,14 @@ def _in_order(seat: Seat) -> tuple[bool, int, int]:
 
 
 def _seat_map(seat: Seat) -> SeatOut:
-    found: SeatOut = {
+    shown = {
         "seat": seat.number,
         "role": seat.role,
         "responder": seat.person.sub,
         "state": seat.state,
         "accepted_at": format_time(seat.accepted_at),
+        "changed_at": None if seat.changed_at is None else format_time(seat.changed_at),
+        "eta_s": seat.eta_s,
+        "aed": seat.aed,
     }
-    if seat.changed_at is not None:
-        found["changed_at"] = format_time(seat.changed_at)
-    if seat.eta_s is not None:
-        found["eta_s"] = seat.eta_s
-    if seat.aed is not None:
-        found["aed"] = seat.aed
-    return found
+    return cast(SeatOut, {name: value for name, value in shown.items() if value is not None})

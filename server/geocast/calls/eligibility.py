@@ -32,12 +32,12 @@ class SeatRequest(NamedTuple):
     eta_s: int | None = None
 
 
-def refusal(call: CallState | None, seat_request: SeatRequest, now: Now) -> Refusal | None:
+def refusal(call: CallState, seat_request: SeatRequest, now: Now) -> Refusal | None:
     """Return the first reason why a person can't have a seat, which means an assignment to a call (RV4).
 
     Return None if the person can have a seat. Must not be called for a person who has a seat of this call already.
     """
-    if call is None or call.end is not None or now.wall_ms >= call.opening.expires_at:
+    if not call.is_open(now):
         return "over"
     if not is_wanted(call, seat_request.quals) or not may_see(call, seat_request.may_test):
         return "over"

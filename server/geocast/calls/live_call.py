@@ -16,14 +16,15 @@ Rule 3  A responder keeps a seat that this process has read, even if the log the
 Rule 4  When the `end` is read, everything encrypted is dropped (RZ4).
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 from ..alertlog import Counts, under_revision
 from ..clock import Now
 from ..matching.circle_index import NONE
 from ..model.call import Acceptance, CallEntry, Person, Release
+from .delivery import CallDelivery
 from .eligibility import Reason
 from .messages import call_message, in_each_format, standdown_message
 from .state import CallState, DecryptedEntry, Seat, fold
@@ -33,28 +34,6 @@ WIDEN_S = 0.2  # time from one wave to the next if fewer than `enough` sessions 
 ACKS_KEPT = 3  # a session can acknowledge only this number of newest revisions, as for alerts (M5)
 
 Open = Callable[[CallEntry], DecryptedEntry | None]  # decrypts an entry; returns None if no key does
-
-
-@dataclass(slots=True)
-class CallDelivery:
-    """The messages about one call that one session has, because this process sent them or `holding` says so.
-
-    `notified` is the newest revision of the call that the session has, or 0 if the session is not a recipient of the
-    call. `task` is the revision of the session's task, or 0 if it has none. `full` says whether the session was sent a
-    standdown with the reason `full`, and no notification after it. `unsure` is True if this process can't know whether
-    the session has a `call` message, or the task of a seat that was released; therefore `call` is sent again (HD18).
-    """
-
-    notified: int = 0
-    task: int = 0
-    full: bool = False
-    unsure: bool = False
-    declined: bool = False
-    again: bool = False  # the session has accepted again, and must be sent its task again
-    over: bool = False  # the session must still be sent `over`
-    called: int = 0  # the revision for which the session counts as notified
-    refused: int = 0  # the revision for which the session counts as declined
-    unacked: list[int] = field(default_factory=list)  # revisions that were sent and not acknowledged
 
 
 class CallSummary(NamedTuple):
@@ -68,9 +47,7 @@ class CallSummary(NamedTuple):
     wave: int = -1
     full: bool = False
     over: bool = False
-    holders: frozenset[tuple[Person, int]] = (
-        frozenset()
-    )  # people with a seat, and the numbers of the entries that gave it
+    holders: frozenset[tuple[Person, int]] = frozenset()  # people with a seat, and the entries that gave it
 
 
 class LiveCall:
@@ -79,7 +56,8 @@ class LiveCall:
     The chain of a call is all its entries in the log. A seat is a responder's assignment to the call.
     """
 
-    def __init__(self, first: CallEntry, order: int, now: Now) -> None:
+    def __init__(self, first: CallEntry, order: int, now: Now, counts: dict[str, Counts]) -> None:
+        """Create a call that has read no entry yet, not even `first`. It adds what it counts to `counts`."""
         self.id = first.id
         self.order = order  # number of this call in the order in which this process has read calls
         self.opened_at = 0  # when the first content that was read was issued, in ms since 1970
@@ -97,9 +75,8 @@ class LiveCall:
         self.check_at = 0.0  # monotonic time of the next check whether to widen the radius
         self.last_of_first_wave = -1  # row of the first wave's farthest session, until it is notified
         self.suspended = False  # a message was withheld because the call has expired by a clock
-        self._counts: dict[str, Counts] = {}  # counts to store, by the name under which the log has them
-        self._frames: tuple[bytes, ...] = ()
-        self._standdowns: dict[tuple[Reason, int | None], tuple[bytes, ...]] = {}
+        self._counts = counts  # by the name under which the log has them
+        self._encoded: dict[Hashable, tuple[bytes, ...]] = {}  # frames, by what the message depends on
         self._chain: dict[int, CallEntry] = {}
         self._expires_at = first.ends_at
         self.over_by = now.monotonic + MAX_LIFE_S  # by then it has certainly expired, whatever the clocks say
@@ -114,54 +91,53 @@ class LiveCall:
 
         If this process had read another entry with the same number before, the log has lost that other entry (Rule 3).
         """
-        known = self._chain.get(entry.revision)
         if self.summary.over or any(entry.sealed == each.sealed for each in self._chain.values()):
             return  # already known, or a copy made by somebody who can write to the log
+        is_next = self.state is not None and entry.revision == self.state.number + 1
         self._chain[entry.revision] = entry
-        if known is None and self.state is not None and entry.revision == self.state.number + 1:
-            self._append(self.state, entry, open_)
-        else:
-            self._fold(open_)
+        self._read(open_, entry if is_next else None)
         self._settle(now)
 
-    def kept(self) -> tuple[dict[int, CallEntry], CallSummary]:
-        """Return what `hold_back` restores if an entry can't be taken."""
-        return dict(self._chain), self.summary
+    @contextmanager
+    def held_back_on_error(self, number: int) -> Iterator[None]:
+        """Return a context manager for a block of code that takes the entry with this number.
 
-    def hold_back(self, number: int, chain: dict[int, CallEntry], summary: CallSummary) -> None:
-        """Forget the entry with this number again, because it could not be taken, and have nothing sent meanwhile."""
-        self.held_back, self._chain, self.summary = number, chain, summary
-        if self.state is not None:
-            self.state.number = -1  # so that the next entry reads the whole chain
+        If the block raises an error, forget the entry again, and have nothing sent about the call meanwhile.
+        """
+        chain, summary = dict(self._chain), self.summary
+        try:
+            yield
+        except Exception:
+            self.held_back, self._chain, self.summary = number, chain, summary
+            if self.state is not None:
+                self.state.number = -1  # so that the next entry reads the whole chain
+            raise
 
     def decrypt_again(self, open_: Open, now: Now) -> None:
         """Decrypt all entries of the call again, with new keys (RZ5)."""
-        self._fold(open_)
+        self._read(open_)
         self._settle(now)
 
-    def _append(self, state: CallState, entry: CallEntry, open_: Open) -> None:
-        opened = self._opened(entry, open_)
-        if opened is None:
-            state.number = entry.revision
-            return
-        state.take(opened)
-        self._note(opened)
-
-    def _fold(self, open_: Open) -> None:
-        held = self.holders()
-        opened = [each for _, entry in sorted(self._chain.items()) if (each := self._opened(entry, open_))]
-        self.released.clear()
-        self.state = fold(opened)
+    def _read(self, open_: Open, following: CallEntry | None = None) -> None:
+        """Apply the next entry to the state. If it is None, compute the state again from the whole chain."""
+        entries = [following] if following else [entry for _, entry in sorted(self._chain.items())]
+        opened = {entry.revision: open_(entry) for entry in entries}
+        readable = [each for each in opened.values() if each is not None]
+        self.undecrypted -= opened.keys()
+        self.undecrypted |= {number for number, each in opened.items() if each is None}
+        if following is None:
+            held = self.holders()
+            self.released.clear()
+            self.state = fold(readable)
+            if self.state is not None:
+                self.lost = {person: seat for person, seat in held.items() if person not in self.state.seats}
+        elif self.state is not None:
+            for each in readable:
+                self.state.take(each)
         if self.state is not None:
             self.state.number = max(self._chain)
-            self.lost = {person: seat for person, seat in held.items() if person not in self.state.seats}
-        for each in opened:
+        for each in readable:
             self._note(each)
-
-    def _opened(self, entry: CallEntry, open_: Open) -> DecryptedEntry | None:
-        opened = open_(entry)
-        (self.undecrypted.add if opened is None else self.undecrypted.discard)(entry.revision)
-        return opened
 
     def _note(self, opened: DecryptedEntry) -> None:
         """Record, from a decrypted entry, which seats were released and which lost seats the log has again.
@@ -182,7 +158,7 @@ class LiveCall:
 
     def _settle(self, now: Now) -> None:
         state, content_before = self.state, self.summary.content
-        self._frames = ()
+        self._encoded.clear()
         self.summary = CallSummary()
         if state is None:
             return
@@ -234,25 +210,26 @@ class LiveCall:
         """Return whether the call has expired according to both the wall clock and the monotonic clock."""
         return now.monotonic >= self.deadline and now.wall_ms >= self._expires_at
 
-    def frames(self, state: CallState) -> tuple[bytes, ...]:
-        """Return the `call` message as a tuple of frames, one for each wire format.
+    def is_over(self, now: Now) -> bool:
+        """Return whether the call has ended or expired (Rule 2)."""
+        return self.summary.over or self.expired(now)
 
-        The frames are encoded when they are first needed after a change of the call.
-        """
-        if not self._frames:
-            self._frames = in_each_format(call_message(state))
-        return self._frames
+    def frames(self, state: CallState) -> tuple[bytes, ...]:
+        """Return the `call` message as a tuple of frames, one for each wire format."""
+        return self._encode("call", lambda: call_message(state))
 
     def standdown(self, reason: Reason, rest_until: int | None = None) -> tuple[bytes, ...]:
         """Return the `standdown` message, which withdraws the call or a task, as a tuple with a frame for each format.
 
         `rest_until` is the time until which the person will get no other calls, in ms since 1970, or None.
         """
-        found = self._standdowns.get((reason, rest_until))
-        if found is None:
-            message = standdown_message(self.id, reason, rest_until)
-            found = self._standdowns[reason, rest_until] = in_each_format(message)
-        return found
+        return self._encode((reason, rest_until), lambda: standdown_message(self.id, reason, rest_until))
+
+    def _encode(self, key: Hashable, message: Callable[[], Mapping[str, Any]]) -> tuple[bytes, ...]:
+        """Return the frames of a message. They are encoded when they are first needed after a change of the call."""
+        if key not in self._encoded:
+            self._encoded[key] = in_each_format(message())
+        return self._encoded[key]
 
     def rest_until(self, person: Person | None) -> int | None:
         """Return when a person who helped in this call may be called again (RQ7), in ms since 1970.
@@ -290,10 +267,6 @@ class LiveCall:
 
     # ---- what was sent and answered --------------------------------------------------------------------------------
 
-    def begin_revision(self) -> None:
-        """Set the number of sessions that were notified of the current revision to 0, because a new revision begins."""
-        self.called = 0
-
     def note_notified(self, delivery: CallDelivery, revision: int) -> None:
         """Record that the `call` message with this revision was handed to the session's transport."""
         delivery.notified, delivery.called, delivery.full, delivery.unsure = revision, revision, False, False
@@ -301,17 +274,14 @@ class LiveCall:
         self.called += 1
         self._count(Counts(sent=1), revision)
 
-    def note_ack(self, delivery: CallDelivery, revision: int) -> bool:
-        """Count a session's acknowledgement of a revision, and return True.
+    def note_ack(self, delivery: CallDelivery, revision: int) -> None:
+        """Count a session's acknowledgement of a revision.
 
-        Return False, without counting, if the revision was not sent on this connection or has been acknowledged already
-        (M5).
+        It does not count if the revision was not sent on this connection, or has been acknowledged already (M5).
         """
-        if revision not in delivery.unacked:
-            return False
-        delivery.unacked.remove(revision)
-        self._count(Counts(acked=1))
-        return True
+        if revision in delivery.unacked:
+            delivery.unacked.remove(revision)
+            self._count(Counts(acked=1))
 
     def note_declined(self, delivery: CallDelivery) -> None:
         """Record that the session has declined. From now on, it is not counted among the notified sessions (RN2)."""
@@ -327,12 +297,3 @@ class LiveCall:
         """Add `more` to the counts of the call as a whole, and to the counts of this revision of the call."""
         for name in {self.id, under_revision(self.id, revision)}:
             self._counts[name] = self._counts.get(name, Counts()).plus(more)
-
-    def take_counts(self) -> dict[str, Counts]:
-        """Return what was counted since this method was last called, as a dict.
-
-        Each key is the name under which the log stores the counts. Counting starts again from zero.
-        """
-
-        counts, self._counts = self._counts, {}
-        return counts

@@ -10,7 +10,7 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from ..model.alert import Status
-from ..model.call import ExactPlace, Near
+from ..model.call import ExactPlace
 from ..model.times import format_time
 from ..wire.frames import FORMATS
 from ..wire.output import CircleOut, TimeOut
@@ -36,11 +36,6 @@ class CallOut(TypedDict):
     near: CircleOut
 
 
-def near_map(near: Near) -> CircleOut:
-    """Return the published circle of a call as a JSON object with the same members as the circle of an alert."""
-    return {"type": "circle", "lat": near.lat, "lng": near.lng, "radius_m": near.radius_m}
-
-
 def call_map(call: CallState) -> CallOut:
     """Return a call as responders see it (M21), as JSON. It has neither the exact place nor the assigned responders."""
     opening = call.opening
@@ -56,7 +51,7 @@ def call_map(call: CallState) -> CallOut:
         "issued_at": format_time(opening.issued_at),
         "expires_at": format_time(opening.expires_at),
         "answer_s": opening.terms.answer_s,
-        "near": near_map(opening.near),
+        "near": cast(CircleOut, opening.near.to_map()),
     }
 
 

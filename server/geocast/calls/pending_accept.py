@@ -22,6 +22,7 @@ Example 2: A responder accepts, and this process reads the seat from the log bef
 is sent, and the accept is `DONE`. The grant that is reported afterwards changes nothing.
 """  # noqa: E501 (a table)
 
+from dataclasses import dataclass
 from enum import Enum
 from typing import Literal
 
@@ -50,34 +51,23 @@ class AcceptEvent(Enum):
 
 
 _S, _E = AcceptState, AcceptEvent
-NEXT: dict[AcceptState, dict[AcceptEvent, AcceptState]] = {
-    _S.ASKED: {
-        _E.ACCEPT: _S.ASKED,
-        _E.DECLINE: _S.WITHDRAWN,
-        _E.GRANT: _S.STORED,
-        _E.REFUSE: _S.DONE,
-        _E.ANSWER: _S.DONE,
-        _E.LEAVE: _S.DONE,
-    },
-    _S.WITHDRAWN: {
-        _E.ACCEPT: _S.ASKED,
-        _E.DECLINE: _S.WITHDRAWN,
-        _E.GRANT: _S.STORED,
-        _E.REFUSE: _S.DONE,
-        _E.ANSWER: _S.UNWANTED,
-        _E.LEAVE: _S.UNWANTED,
-    },
-    _S.STORED: {_E.ACCEPT: _S.DONE, _E.DECLINE: _S.STORED, _E.ANSWER: _S.DONE, _E.LEAVE: _S.DONE},
-    _S.UNWANTED: {_E.GRANT: _S.DONE, _E.REFUSE: _S.DONE},
-    _S.DONE: {_E.GRANT: _S.DONE, _E.REFUSE: _S.DONE},
+# The states after the events in their order: ACCEPT, DECLINE, GRANT, REFUSE, ANSWER, LEAVE. None: it can't occur.
+_ROWS: dict[AcceptState, tuple[AcceptState | None, ...]] = {
+    _S.ASKED: (_S.ASKED, _S.WITHDRAWN, _S.STORED, _S.DONE, _S.DONE, _S.DONE),
+    _S.WITHDRAWN: (_S.ASKED, _S.WITHDRAWN, _S.STORED, _S.DONE, _S.UNWANTED, _S.UNWANTED),
+    _S.STORED: (_S.DONE, _S.STORED, None, None, _S.DONE, _S.DONE),
+    _S.UNWANTED: (None, None, _S.DONE, _S.DONE, None, None),
+    _S.DONE: (None, None, _S.DONE, _S.DONE, None, None),
 }
-RELEASING = {
-    (_S.WITHDRAWN, _E.GRANT),
-    (_S.UNWANTED, _E.GRANT),
-    (_S.STORED, _E.DECLINE),
-}  # the transitions with * in the table
+NEXT = {
+    state: {event: after for event, after in zip(_E, row, strict=True) if after is not None}
+    for state, row in _ROWS.items()
+}
+# the transitions with * in the table
+RELEASING = {(_S.WITHDRAWN, _E.GRANT), (_S.UNWANTED, _E.GRANT), (_S.STORED, _E.DECLINE)}
 
 
+@dataclass(slots=True, eq=False)
 class PendingAccept:
     """An `accept` message that waits for its answer.
 
@@ -86,14 +76,11 @@ class PendingAccept:
     that the session was sent after `since`; a refusal that would only repeat it is not sent.
     """
 
-    __slots__ = ("call_id", "eta_s", "last_sent", "since", "state")
-
-    def __init__(self, call_id: str, eta_s: int | None, since: float) -> None:
-        self.call_id = call_id
-        self.eta_s = eta_s
-        self.since = since
-        self.state = AcceptState.ASKED
-        self.last_sent: Reason | Literal["call"] | None = None
+    call_id: str
+    eta_s: int | None
+    since: float
+    state: AcceptState = AcceptState.ASKED
+    last_sent: Reason | Literal["call"] | None = None
 
     @property
     def waiting(self) -> bool:

@@ -3,22 +3,23 @@
     body ── parse_call ──> RequestedCall    has the exact place, for the encrypted part of an entry
                                │ .near(resolution, held)
                                v
-                             Near           the circle around the H3 cell that contains the place
+                             Circle         the circle around the H3 cell that contains the place
 
 Rule 1  The exact place is written only into the encrypted part of an entry: no answer, log line or error contains it
         (RZ2). For the same reason, the `repr` of a request does not show it.
 Rule 2  The circle depends only on the cell, according to the rules for the circles of alerts (RZ6; B1, B2, B11).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, TypeVar
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from ..geometry.sphere import publish_area
-from ..model.alert import Status, is_id
-from ..model.call import ExactPlace, Near, PlaceKind
+from ..model.alert import Circle, Status, is_id
+from ..model.call import ExactPlace, PlaceKind
+from ..model.problems import Violation
 from ..wire.fields import (
     Headline,
     Id,
@@ -97,14 +98,14 @@ class RequestedCall:
     place: ExactPlace = field(repr=False)
     replaces: int
 
-    def near(self, resolution: int, held: Near | None) -> Near:
+    def near(self, resolution: int, held: Circle | None) -> Circle:
         """Return the circle that is published instead of the exact place (RZ6).
 
         `held` is the circle that was published with the previous content of the call, or None if there is none.
         """
         before = [] if held is None else [(held.lat, held.lng, held.radius_m)]
         [disc] = publish_area([(self.place.lat, self.place.lng, 0.0)], resolution, before)
-        return Near(*disc)
+        return Circle(*disc)
 
     def facts(self) -> PolicyFacts:
         """Return what the policy needs to know about the request in order to check it."""
@@ -126,13 +127,7 @@ def parse_content(body: Mapping[str, Any], call_id: str) -> RequestedCall:
     """
     given = body.get("id")
     mismatch = [ID_MISMATCH] if isinstance(given, str) and is_id(given) and given != call_id else []
-    try:
-        model = _validate(ContentRequest, body)
-    except Invalid as invalid:
-        raise Invalid([*mismatch, *invalid.violations], invalid.facts()) from None
-    if mismatch:
-        raise Invalid(mismatch, _usable_facts(body))
-    return _requested(model.model_copy(update={"id": call_id}))
+    return _requested(_validate(ContentRequest, body, mismatch).model_copy(update={"id": call_id}))
 
 
 def parse_end(body: Mapping[str, Any]) -> str:
@@ -140,11 +135,15 @@ def parse_end(body: Mapping[str, Any]) -> str:
     return _validate(EndRequest, body).reason
 
 
-def _validate(model: type[_Model], body: Mapping[str, Any]) -> _Model:
+def _validate(model: type[_Model], body: Mapping[str, Any], found: Sequence[Violation] = ()) -> _Model:
+    """Return the validated body. Raise Invalid if it breaks a rule, or if violations were `found` before."""
     try:
-        return model.model_validate(body)
+        valid = model.model_validate(body)
     except ValidationError as error:
-        raise Invalid(broken_fields(error), _usable_facts(body)) from None
+        raise Invalid([*found, *broken_fields(error)], _usable_facts(body)) from None
+    if found:
+        raise Invalid(found, _usable_facts(body))
+    return valid
 
 
 def _requested(model: CallRequest) -> RequestedCall:

@@ -10,6 +10,7 @@ Rule 2  The location of a session stays in this module (RZ7). It is in the index
 """
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -19,9 +20,10 @@ from ..geometry.sphere import Vector
 from ..matching.place_index import PlaceIndex
 from ..model.alert import Circle
 from ..model.call import Person
-from .eligibility import MAX_REACH_M, Here, Refusal
+from .eligibility import MAX_REACH_M, Here, Refusal, is_wanted, may_see
 from .live_call import LiveCall
 from .pending_accept import AcceptEvent, PendingAccept
+from .state import CallState
 
 INITIAL_CAPACITY = 1 << 12  # number of locations for which address space is reserved at the start
 
@@ -32,40 +34,31 @@ class ResponderRights(Protocol):
     @property
     def may_test(self) -> bool:
         """Whether the session may see calls whose status is `test` or `exercise` (R6)."""
-        ...
 
     @property
     def subject(self) -> Subject | None:
         """The subject (issuer and `sub`) of the session's token; None if the session has no token."""
-        ...
 
     @property
     def quals(self) -> frozenset[str]:
         """The qualifications in the session's token that count for calls (RQ1 to RQ3)."""
-        ...
 
 
+@dataclass(slots=True, eq=False)
 class Responder:
     """A session that may be sent messages about calls for help, and what is known about it."""
 
-    __slots__ = (
-        "calls", "gone", "here", "may_test", "pending", "person", "quals", "refused", "reported", "row", "slot",
-        "unknown",
-    )  # fmt: skip
-
-    def __init__(self, row: int, person: Person | None) -> None:
-        self.row = row
-        self.person = person  # None if the session has no token
-        self.quals: frozenset[str] = frozenset()
-        self.may_test = False
-        self.here: Here | None = None
-        self.slot = -1  # where the index has its location; -1 while the session is off duty
-        self.calls: set[LiveCall] = set()  # the calls that record what this session was sent
-        self.pending: PendingAccept | None = None
-        self.refused: dict[str, Refusal] = {}  # by call: refusals of an `accept` that must still be sent
-        self.unknown: dict[str, int] = {}  # by call that this process has not read: the revision in `holding`
-        self.reported = float("-inf")  # monotonic time of the last report that counted
-        self.gone = False
+    row: int
+    person: Person | None  # None if the session has no token
+    quals: frozenset[str] = frozenset()
+    may_test: bool = False
+    here: Here | None = None
+    slot: int = -1  # where the index has its location; -1 while the session is off duty
+    calls: set[LiveCall] = field(default_factory=set)  # the calls that record what this session was sent
+    pending: PendingAccept | None = None
+    refused: dict[str, Refusal] = field(default_factory=dict)  # by call: refusals of an `accept` to be sent
+    unknown: dict[str, int] = field(default_factory=dict)  # by call that this process has not read: what it holds
+    reported: float = float("-inf")  # monotonic time of the last report that counted
 
     @property
     def on_duty(self) -> bool:
@@ -75,6 +68,17 @@ class Responder:
     def pending_for(self, call_id: str) -> PendingAccept | None:
         """Return the session's `accept` of this call if it still waits for an answer, otherwise None."""
         return self.pending if self.pending is not None and self.pending.call_id == call_id else None
+
+    def answer(self, call_id: str) -> PendingAccept | None:
+        """Return the session's `accept` of this call if it waits for an answer, and stop waiting: it is answered."""
+        pending = self.pending_for(call_id)
+        if pending is not None:
+            self.end_pending(AcceptEvent.ANSWER)
+        return pending
+
+    def may_help(self, call: CallState) -> bool:
+        """Return whether the session may see the call, and has a qualification that the call asks for."""
+        return is_wanted(call, self.quals) and may_see(call, self.may_test)
 
     def end_pending(self, event: AcceptEvent) -> None:
         """Apply an event to the session's unanswered `accept`, if it has one, and stop waiting for the answer."""
@@ -143,18 +147,14 @@ class Responders:
             found.here = None if here is None else (here[0], here[1], min(here[2], MAX_REACH_M))
             self._file(found)
 
-    def leave(self, row: int) -> Responder | None:
-        """Forget a session that has ended, and its location.
-
-        Return the `Responder` that the session had, or None if it had none.
-        """
+    def leave(self, row: int) -> None:
+        """Forget a session that has ended, and its location. It can be called again after an error."""
         self._name(row, None)
-        found = self._known.pop(row, None)
-        if found is not None:
+        if (found := self._known.get(row)) is not None:
             found.end_pending(AcceptEvent.LEAVE)
-            found.gone, found.here = True, None
+            found.here = None
             self._file(found)
-        return found
+            del self._known[row]
 
     def within(self, circle: Circle) -> list[int]:
         """Return the rows (session numbers) of the sessions on duty inside a circle, the nearest first."""

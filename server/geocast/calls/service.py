@@ -60,7 +60,7 @@ from ..policy.ages import Lasting
 from ..wire.requests import Invalid, PolicyFacts
 from .aeds import NO_AEDS, Aeds, fetch_of
 from .decrypted_chain import DecryptedChain, opened_chain, sealed
-from .dispatcher_view import CallAcceptedOut, CallEndedOut, CallStateOut, content_answer, end_answer, is_open, state_map
+from .dispatcher_view import CallAcceptedOut, CallEndedOut, CallStateOut, content_answer, end_answer, state_map
 from .eligibility import Refusal, SeatRequest, is_wanted, refusal
 from .encryption import CallKeys
 from .openers import Openers
@@ -114,14 +114,10 @@ class CallService:
         self._aeds = aeds
         self._openers = openers or Openers(alert_log, 1.0)
 
-    def with_config(self, policy: Policy, keys: CallKeys, aeds: Aeds | None = None) -> "CallService":
-        """Return a copy of this service with another policy, other keys and, if `aeds` is given, other defibrillators.
-
-        Requests in progress continue with the old ones.
-        """
+    def with_config(self, policy: Policy, keys: CallKeys) -> "CallService":
+        """Return a copy of this service with another policy and other keys. Requests in progress keep the old ones."""
         after: CallService = copy(self)
         after._policy, after._keys = policy, keys
-        after._aeds = self._aeds if aeds is None else aeds
         return after
 
     # ---- requests from dispatchers ------------------------------------------------------------------------------
@@ -156,14 +152,14 @@ class CallService:
             judged = await self._policy_violations(invalid, call_id, dispatcher)
             raise Problem.of([*invalid.violations, *judged]) from None
 
-        def decide(chain: DecryptedChain | None) -> Plan[CallOutcome, CallEntry]:
-            for known, opening, place in chain.contents() if chain else ():
+        def decide(chain: DecryptedChain) -> Plan[CallOutcome, CallEntry]:
+            for known, opening, place in chain.contents():
                 if opening.replaces == request.replaces and self._has_same_content(request, opening, place):
                     return Plan(CallOutcome(content_answer(known, opening, request.headline), created=False))
-            chain, call = self._changeable(chain, dispatcher)
+            call = self._changeable(chain, dispatcher)
             if request.replaces != call.content:
                 raise Problem(problems.REVISION_CONFLICT, extra={"current": call.content})
-            opening = self._new_opening(request, dispatcher, call, _place_kind(chain, call))
+            opening = self._new_opening(request, dispatcher, call, _exact_place(chain, call))
             entry = self._seal(call_id, chain.number + 1, opening.expires_at, opening, request.place)
             return Plan(CallOutcome(content_answer(entry, opening, request.headline), created=True), [entry])
 
@@ -179,8 +175,8 @@ class CallService:
         except Invalid as invalid:
             raise Problem.of(invalid.violations) from None
 
-        def decide(chain: DecryptedChain | None) -> Plan[CallOutcome, CallEntry]:
-            chain, call = self._visible(chain, dispatcher)
+        def decide(chain: DecryptedChain) -> Plan[CallOutcome, CallEntry]:
+            call = self._visible(chain, dispatcher)
             for known, ended, _ in chain.entries:
                 if isinstance(ended, Ending):
                     return Plan(CallOutcome(end_answer(known, ended), created=False))
@@ -192,8 +188,7 @@ class CallService:
 
     async def state(self, call_id: str, dispatcher: Requester) -> CallStateOut:
         """Return the state of a call for its dispatcher: with the assigned responders, but without the exact place."""
-        _, call = self._visible(await self._chain(call_id), dispatcher)
-        return await self._state_answer(call)
+        return await self._state_answer(self._visible(await self._chain(call_id), dispatcher))
 
     async def open_calls(self, dispatcher: Requester) -> AsyncIterator[CallStateOut]:
         """Yield the states of a dispatcher's open calls, in the order in which the calls were opened.
@@ -203,11 +198,10 @@ class CallService:
         """
         for call_id in await self._log.open_calls(self._now_ms()):
             await asyncio.sleep(0)  # let other tasks run, which reading a log in memory does not
-            chain = await self._chain(call_id)
-            call = chain.call if chain is not None else None
+            call = (await self._chain(call_id)).call
             if call is None or not dispatcher.may_change(call.opening.issuer, call.opening.source):
                 continue
-            if is_open(call, self._clock.now()):
+            if call.is_open(self._clock.now()):
                 yield await self._state_answer(call)
 
     # ---- requests from responders, and scheduled changes -----------------------------------------------------------
@@ -218,12 +212,11 @@ class CallService:
         Return None if the person has a seat now, otherwise the reason for the refusal.
         """
 
-        def decide(chain: DecryptedChain | None) -> Plan[Refusal | None, CallEntry]:
-            call = chain.call if chain else None
-            if chain is None or call is None:
+        def decide(chain: DecryptedChain) -> Plan[Refusal | None, CallEntry]:
+            if (call := chain.call) is None:
                 return Plan("over")
             now = self._clock.now()
-            if seat_request.person in call.seats and is_open(call, now) and is_wanted(call, seat_request.quals):
+            if seat_request.person in call.seats and call.is_open(now) and is_wanted(call, seat_request.quals):
                 return Plan(None)
             busy = seat_request.busy or _seats_released(chain, seat_request.person) >= MOST_RETURNS
             if (refused := refusal(call, seat_request._replace(busy=busy), now)) is not None:
@@ -270,8 +263,8 @@ class CallService:
         is stored first, do not try again, because that entry may have widened the radius already.
         """
         chain, now = await self._complete_chain(call_id), self._clock.now()
-        call = _open_call(chain, now)
-        if chain is None or call is None or call.full:
+        call = chain.call
+        if call is None or not call.is_open(now) or call.full:
             return
         if ring == call.wave + 1 and ring < len(call.opening.terms.rings_m):
             await self._writer.append([self._next_entry(chain, call, Widening(ring, now.wall_ms), Nothing())])
@@ -279,9 +272,9 @@ class CallService:
     async def expire(self, call_id: str) -> None:
         """End a call whose current content has expired, unless it has been ended already (RZ4)."""
 
-        def decide(chain: DecryptedChain | None) -> Plan[None, CallEntry]:
-            call, now_ms = chain.call if chain else None, self._now_ms()
-            if chain is None or call is None or call.end is not None or now_ms < call.opening.expires_at:
+        def decide(chain: DecryptedChain) -> Plan[None, CallEntry]:
+            call, now_ms = chain.call, self._now_ms()
+            if call is None or call.end is not None or now_ms < call.opening.expires_at:
                 return Plan(None)
             return Plan(None, [self._next_entry(chain, call, Ending(None, now_ms, call.opening), Reason())])
 
@@ -313,54 +306,55 @@ class CallService:
         will be put back.
         """
 
-        def plan(chain: DecryptedChain | None) -> Plan[None, CallEntry]:
-            if chain is None:
+        def plan(chain: DecryptedChain) -> Plan[None, CallEntry]:
+            if not chain.number:
                 raise LogUnavailable("this call is missing in the log; lost entries will be put back")
-            now = self._clock.now()
-            call = _open_call(chain, now)
-            parts = decide(call, now) if call is not None else None
-            return Plan(None, [] if call is None or parts is None else [self._next_entry(chain, call, *parts)])
+            call, now = chain.call, self._clock.now()
+            if call is None or not call.is_open(now) or (parts := decide(call, now)) is None:
+                return Plan(None)
+            return Plan(None, [self._next_entry(chain, call, *parts)])
 
         await self._writer.decide_and_append(lambda: self._complete_chain(call_id), plan)
 
     # ---- reading and writing the entries of a call -----------------------------------------------------------------
 
-    async def _chain(self, call_id: str) -> DecryptedChain | None:
+    async def _chain(self, call_id: str) -> DecryptedChain:
         return opened_chain(self._keys, await self._log.history(call_id))
 
-    async def _complete_chain(self, call_id: str) -> DecryptedChain | None:
-        """Return a call with all its entries decrypted; None if the log has no such call.
+    async def _complete_chain(self, call_id: str) -> DecryptedChain:
+        """Return a call with all its entries decrypted, or none if the log has no such call.
 
         Raise LogUnavailable if an entry can't be decrypted. A seat may be given only if all entries were decrypted
         (Rule 1).
         """
         chain = await self._chain(call_id)
-        if chain is not None and not chain.whole:
+        if not chain.whole:
             raise LogUnavailable("this node has no key for some entries of this call")
         return chain
 
-    def _visible(self, chain: DecryptedChain | None, dispatcher: Requester) -> tuple[DecryptedChain, CallState]:
-        """Return a call's entries and its state, after checking that this dispatcher may see the call.
+    @staticmethod
+    def _visible(chain: DecryptedChain, dispatcher: Requester) -> CallState:
+        """Return the state of a call, after checking that this dispatcher may see the call.
 
         Raise Problem: 404 if there is no such call, 403 if it belongs to another dispatcher.
         """
-        if chain is None:
+        if not chain.number:
             raise Problem(problems.UNKNOWN_CALL)
         if chain.call is None:
             raise LogUnavailable("this node has no key for this call")
         if not dispatcher.may_change(chain.call.opening.issuer, chain.call.opening.source):
             raise Problem(problems.NOT_YOURS)
-        return chain, chain.call
+        return chain.call
 
-    def _changeable(self, chain: DecryptedChain | None, dispatcher: Requester) -> tuple[DecryptedChain, CallState]:
-        """Return a call's entries and its state, after checking that this dispatcher may change the call now.
+    def _changeable(self, chain: DecryptedChain, dispatcher: Requester) -> CallState:
+        """Return the state of a call, after checking that this dispatcher may change the call now.
 
         Raise Problem: 404 if there is no such call, 403 if it belongs to another dispatcher, 410 if it is over.
         """
-        chain, call = self._visible(chain, dispatcher)
-        if not is_open(call, self._clock.now()):
+        call = self._visible(chain, dispatcher)
+        if not call.is_open(self._clock.now()):
             raise Problem(problems.CALL_ENDED)
-        return chain, call
+        return call
 
     def _next_entry(self, chain: DecryptedChain, call: CallState, body: Body, secret: Secret) -> CallEntry:
         return self._seal(call.id, chain.number + 1, call.opening.expires_at, body, secret)
@@ -372,12 +366,12 @@ class CallService:
 
     # ---- the contents of calls -------------------------------------------------------------------------------------
 
-    def _repeated_opening(self, request: RequestedCall, chain: DecryptedChain | None) -> CallOutcome:
+    def _repeated_opening(self, request: RequestedCall, chain: DecryptedChain) -> CallOutcome:
         """Return the answer to a request to open a call whose id the log already has, if the call has the same content.
 
         Raise Problem if the id belongs to an alert, or to a call with other content.
         """
-        if chain is None:
+        if not chain.number:
             raise Problem(problems.ID_CONFLICT)
         for known, opening, place in chain.contents():
             if known.revision == 1:
@@ -394,7 +388,7 @@ class CallService:
         The list is empty if the call is unknown, or may not be changed.
         """
         with suppress(Problem, LogUnavailable):
-            _, call = self._changeable(await self._chain(call_id), dispatcher)
+            call = self._changeable(await self._chain(call_id), dispatcher)
             return self._content_violations(invalid.facts(), call)
         return []
 
@@ -410,17 +404,21 @@ class CallService:
         return self._policy.call_violations(facts, self._now_ms(), Lasting(lasts_s, lasts_s), call.opening.expires_at)
 
     def _new_opening(
-        self, request: RequestedCall, dispatcher: Requester, call: CallState | None = None, kind: str | None = None
+        self,
+        request: RequestedCall,
+        dispatcher: Requester,
+        call: CallState | None = None,
+        place: ExactPlace | None = None,
     ) -> Opening:
         """Return the public part of the content that a request to open or change a call asks for.
 
         Raise Problem (422) with every rule that the request breaks. `call` is the call to change, or None if the
-        request opens a call. `kind` is the kind of the present place of the call to change.
+        request opens a call. `place` is the present place of the call to change.
         """
         if call is None:
             violations = self._opening_violations(request)
         else:
-            changed = _changed_fields(request, call.opening, kind)
+            changed = _changed_fields(request, call.opening, place)
             violations = [*changed, *self._content_violations(request.facts(), call)]
         if violations:
             raise Problem.of(violations)
@@ -501,12 +499,6 @@ class CallService:
         return self._clock.now().wall_ms
 
 
-def _open_call(chain: DecryptedChain | None, now: Now) -> CallState | None:
-    """Return the state of a call if it is open now, else None."""
-    call = chain.call if chain is not None else None
-    return call if call is not None and is_open(call, now) else None
-
-
 def _exact_place(chain: DecryptedChain, call: CallState) -> ExactPlace | None:
     """Return the exact place of the call's current content, or None if the place was deleted."""
     found = (each.secret for each in chain.entries if each.entry.revision == call.content)
@@ -519,31 +511,23 @@ def _seats_released(chain: DecryptedChain, person: Person) -> int:
     return sum(isinstance(body, Release) and secret == person for _, body, secret in chain.entries)
 
 
-def _place_kind(chain: DecryptedChain, call: CallState) -> str | None:
-    place = _exact_place(chain, call)
-    return None if place is None else place.kind
-
-
 def _expires_at(request: RequestedCall, terms: CallTerms) -> int:
     return request.occurred_at + terms.max_age_s * 1000 if request.expires_at is None else request.expires_at
 
 
-def _changed_fields(request: RequestedCall, opening: Opening, kind: str | None) -> list[Violation]:
+def _changed_fields(request: RequestedCall, opening: Opening, place: ExactPlace | None) -> list[Violation]:
     """Return a violation for each field that a request changes although it must stay the same.
 
     The violations are in the order of the protocol's table of fields.
     """
+    kept = [
+        (request.category == opening.category, problems.CATEGORY_CHANGED, "/category"),
+        (request.status == opening.status, problems.STATUS_CHANGED, "/status"),
+        (request.occurred_at == opening.occurred_at, problems.OCCURRED_AT_CHANGED, "/occurred_at"),
+        (place is not None and request.place.kind == place.kind, problems.KIND_CHANGED, "/place/kind"),
+    ]
     must = "must stay as it was when the call was opened"
-    found = []
-    if request.category != opening.category:
-        found.append(Violation(problems.CATEGORY_CHANGED, "/category", must))
-    if request.status != opening.status:
-        found.append(Violation(problems.STATUS_CHANGED, "/status", must))
-    if request.occurred_at != opening.occurred_at:
-        found.append(Violation(problems.OCCURRED_AT_CHANGED, "/occurred_at", must))
-    if request.place.kind != kind:
-        found.append(Violation(problems.KIND_CHANGED, "/place/kind", must))
-    return found
+    return [Violation(kind, pointer, must) for is_kept, kind, pointer in kept if not is_kept]
 
 
 def _is_news(seat: Seat, state: SeatState, now: Now) -> bool:

@@ -20,6 +20,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
+from ..clock import Now
 from ..model.call import (
     Acceptance,
     Body,
@@ -115,6 +116,10 @@ class CallState:
         """Whether the call has enough responders, so that none of its seats is free (RV6)."""
         return self.free_seat is None
 
+    def is_open(self, now: Now) -> bool:
+        """Return whether the call is open at the time `now`: it has neither ended nor expired."""
+        return self.end is None and now.wall_ms < self.opening.expires_at
+
     def take(self, opened: DecryptedEntry) -> None:
         """Apply the next entry of the call."""
         entry, body, secret = opened
@@ -150,20 +155,6 @@ class CallState:
         self.seats[person] = Seat(number, claim.role, person, entry.revision, claim.at, claim.eta_s, claim.aed)
 
 
-def first_state(first: DecryptedEntry) -> CallState | None:
-    """Return the state of a call after its first entry, or None if the entry is of another kind than expected.
-
-    The entry must be a `call`; or an `end`, if the entries with the exact place were deleted.
-    """
-    entry, body, _ = first
-    if isinstance(body, Opening):
-        return CallState(entry.id, body, entry, entry.revision, entry.revision, entry.revision)
-    if isinstance(body, Ending):
-        number = entry.revision
-        return CallState(entry.id, body.call, None, number, number, number, end=body)
-    return None
-
-
 def fold(chain: Iterable[DecryptedEntry]) -> CallState | None:
     """Return the state of a call after all of these entries, which must be in order.
 
@@ -171,13 +162,14 @@ def fold(chain: Iterable[DecryptedEntry]) -> CallState | None:
     they are deleted some time after the end; then the `end` entry says what the call was about.
     """
     entries = list(chain)
-    known = next((each for each in entries if isinstance(each.body, Opening)), None)
-    known = known or next((each for each in entries if isinstance(each.body, Ending)), None)
+    known = next((each for kind in (Opening, Ending) for each in entries if isinstance(each.body, kind)), None)
     if known is None:
         return None
-    state = first_state(known)
-    assert state is not None
-    end, state.end = state.end, None
+    first, body, _ = known
+    assert isinstance(body, Opening | Ending)
+    opening, end = (body, None) if isinstance(body, Opening) else (body.call, body)
+    number = first.revision
+    state = CallState(first.id, opening, None if end else first, number, number, number)
     for each in entries:
         if each is not known:
             state.take(each)

@@ -21,8 +21,9 @@ Rule 6  A call that has expired by both clocks is ended in the log (RZ4), by the
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterable, Iterator, Mapping
 from functools import partial
+from math import inf
 from random import random
 from typing import Any, Protocol
 
@@ -68,33 +69,27 @@ class CallDecisions(Protocol):
 
         Return None if the person has a seat now, otherwise the reason for the refusal.
         """
-        ...
 
     async def release(self, call_id: str, person: Person, accepted_at: int | None) -> None:
         """Release a person's seat, which means that the person is no longer assigned to the call.
 
         If `accepted_at` (ms since 1970) is not None, release the seat only if it was accepted at that time.
         """
-        ...
 
     async def report(self, call_id: str, person: Person, state: SeatState) -> None:
         """Store the progress (`state`) that a responder on the way to a call has reported."""
-        ...
 
     async def widen(self, call_id: str, ring: int) -> None:
         """Widen a call's search radius to `rings_m[ring]`, if that is the next radius."""
-        ...
 
     async def restore(self, call_id: str, seat: Seat) -> None:
         """Store again a seat (a person's assignment to a call) that the log has lost.
 
         Do nothing if the person has a seat.
         """
-        ...
 
     async def expire(self, call_id: str) -> None:
         """Store in the log that a call has ended because it has expired."""
-        ...
 
 
 class CallWorker:
@@ -126,10 +121,8 @@ class CallWorker:
         self._log = alert_log
         self._store_counts = store
         self._clock = clock
-        self._under_way: set[asyncio.Task[None]] = set()
-        self._releasing: set[ReleaseRequest] = set()
-        self._reports: dict[tuple[str, Person], SeatState] = {}  # the last report of each person that is not stored yet
-        self._looked_at: set[str] = set()  # calls that a task is about to widen or end
+        self._under_way: dict[Hashable, asyncio.Task[Any]] = {}  # by a key of which there may be one at a time
+        self._reports: dict[tuple[str, Person], ReportRequest] = {}  # each person's last one that is not stored yet
         self._stirred = asyncio.Event()
         self._end_at = 0.0
 
@@ -162,16 +155,14 @@ class CallWorker:
             while True:
                 self._stirred.clear()
                 self._look()
-                if self.hub.may_widen:
-                    await asyncio.sleep(min(TICK_S, max(0.0, self.hub.seconds_to_widening(self._clock.now()))))
-                else:
-                    # Don't use `asyncio.wait_for`: in Python 3.11 it may lose a cancellation that arrives together with
-                    # the event.
-                    with contextlib.suppress(TimeoutError):
-                        async with asyncio.timeout(REST_S):
-                            await self._stirred.wait()
+                soon = self.hub.calls.seconds_to_widening(self._clock.now())
+                # Don't use `asyncio.wait_for`: in Python 3.11 it may lose a cancellation that arrives together with the
+                # event.
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(min(TICK_S, max(0.0, soon)) if soon < inf else REST_S):
+                        await self._stirred.wait()
         except asyncio.CancelledError:  # after an error, this method is called again
-            for task in self._under_way:
+            for task in self._under_way.values():
                 task.cancel()
             await self._store()
             raise
@@ -181,21 +172,21 @@ class CallWorker:
 
         `/readyz` reports the number, but still answers 200 (Rule 5).
         """
-        return self.hub.degraded(self._clock.now())
+        return self.hub.calls.degraded(self._clock.now())
 
     # ---- periodic work ---------------------------------------------------------------------------------------------
 
     def _look(self) -> None:
         now = self._clock.now()
         self._start(self._store())
-        for call in self.hub.due_to_widen(now):
+        for call in self.hub.calls.due_to_widen(now):
             if call.check_at <= now.monotonic:
                 call.check_at = now.monotonic + CHECK_S
-                self._start_once(call.id, self._widen(call))
+                self._start(self._widen(call), call.id)
         if now.monotonic >= self._end_at:
             self._end_at = now.monotonic + END_S
-            for call_id in self.hub.to_end(now):
-                self._start_once(call_id, self._expire(call_id))
+            for call_id in self.hub.calls.to_end(now):
+                self._start(self._expire(call_id), call_id)
 
     async def _widen(self, call: LiveCall) -> None:
         """Widen the search radius of a call if it is time to do so, given how many sessions were notified."""
@@ -206,17 +197,19 @@ class CallWorker:
             called = call.called
         if call.state is not None and call.widens_at(called) <= self._clock.now().monotonic:
             self.widenings += 1
-            await self._service.widen(call.id, call.state.wave + 1)
+            with contextlib.suppress(LogUnavailable):
+                await self._service.widen(call.id, call.state.wave + 1)
 
     async def _expire(self, call_id: str) -> None:
         await asyncio.sleep(END_JITTER_S * random())  # noqa: S311 (so that only one of several processes does it)
-        if call_id in self.hub.to_end(self._clock.now()):
-            await self._service.expire(call_id)
+        if call_id in self.hub.calls.to_end(self._clock.now()):
+            with contextlib.suppress(LogUnavailable):
+                await self._service.expire(call_id)
 
     async def _store(self) -> None:
         """Add this process's new counts to those in the log, which are the sums for all processes (RN3)."""
-        if (counts := self.hub.take_counts()) and not await self._store_counts(counts):
-            self.hub.put_back_counts(counts)
+        if (counts := self.hub.calls.take_counts()) and not await self._store_counts(counts):
+            self.hub.calls.put_back_counts(counts)
 
     # ---- requests from the hub -------------------------------------------------------------------------------------
 
@@ -224,112 +217,95 @@ class CallWorker:
         match request:
             case AcceptRequest():
                 self._start(self._retry(lambda: self._accept(request)))
-            case ReleaseRequest(call_id, person, accepted_at) if request not in self._releasing:
+            case ReleaseRequest(call_id, person, accepted_at):
                 give_back = self._retry(lambda: self._service.release(call_id, person, accepted_at), call_id)
-                self._start(give_back).add_done_callback(lambda _: self._releasing.discard(request))
-                self._releasing.add(request)
+                self._start(give_back, request)
             case RestoreRequest(call_id):
                 self._start(self._restore(call_id))
-            case ReportRequest(call_id, person, state):
-                self._reports[call_id, person] = state
-                self._start(self._report(call_id, person))
+            case ReportRequest(call_id, person):
+                self._reports[call_id, person] = request
+                self._start(self._report(request))
 
     async def _accept(self, request: AcceptRequest) -> None:
         """Ask the log to assign a person to a call, and pass the answer to the hub."""
         while (seat_request := self.hub.seat_request(request, self._clock.now())) is not None:
-            if self.hub.may_be_open(seat_request.call_id, self._clock.now()):
+            if self.hub.calls.may_be_open(seat_request.call_id, self._clock.now()):
                 reason = await self._service.accept(seat_request)
             else:
                 reason = "over"
-            if reason == "over" and self.hub.is_open_for(seat_request, self._clock.now()):
+            if reason == "over" and self.hub.calls.is_open_for(seat_request, self._clock.now()):
                 raise LogUnavailable("the log has lost the call, or has an end that this process has not read yet")
             if self.hub.on_answer(request, reason, self._clock.now()):
                 self.wake()
                 return
 
-    async def _report(self, call_id: str, person: Person) -> None:
+    async def _report(self, request: ReportRequest) -> None:
         """Store the newest progress that a responder has reported.
 
         If an older report still waits to be stored, it is dropped, because the newer one would not count so soon after
         it (M20).
         """
+        whose = request.call_id, request.person
 
         async def store() -> None:
-            state = self._reports.pop((call_id, person), None)
-            if state is None:
-                return  # another task has stored it
-            try:
-                await self._service.report(call_id, person, state)
-            except Exception:
-                self._reports.setdefault((call_id, person), state)
-                raise
+            if self._reports.get(whose) is request:
+                await self._service.report(*request)
 
-        if not await self._retry(store, call_id):
-            self._reports.pop((call_id, person), None)
+        await self._retry(store, request.call_id)
+        if self._reports.get(whose) is request:
+            del self._reports[whose]
 
     async def _restore(self, call_id: str) -> None:
         """Store seats (responders' assignments) again that the log has lost and has not put back by itself (RV7)."""
         await asyncio.sleep(RESTORE_S)
-        for seat in self.hub.lost(call_id):
+        call = self.hub.calls.get(call_id)
+        for seat in [] if call is None else list(call.lost.values()):
             await self._retry(partial(self._put_back, call_id, seat), call_id)
 
     async def _put_back(self, call_id: str, seat: Seat) -> None:
         await self._service.restore(call_id, seat)  # each try uses the service of the current configuration
 
-    async def _retry(self, do: Callable[[], Awaitable[None]], call_id: str | None = None) -> bool:
-        """Call `do` until it succeeds, or until this process knows that the call `call_id` is over (Rule 1).
-
-        Return whether it succeeded.
-        """
+    async def _retry(self, do: Callable[[], Awaitable[None]], call_id: str | None = None) -> None:
+        """Call `do` until it succeeds, or until this process knows that the call `call_id` is over (Rule 1)."""
         pause_s, until = RETRY_S, self._clock.now().monotonic + MAX_LIFE_S
         while self._clock.now().monotonic < until:
             try:
-                if call_id is not None and not self.hub.may_be_open(call_id, self._clock.now()):
-                    return False
+                if call_id is not None and not self.hub.calls.may_be_open(call_id, self._clock.now()):
+                    return
                 await do()
-                return True
+                return
             except LogUnavailable:
                 pass
             except Exception as error:
                 report_caught("a request to the log for a call failed; trying again", error)
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, RETRY_MOST_S)
-        return False
 
-    def _start_once(self, call_id: str, work: Coroutine[Any, Any, None]) -> None:
-        """Start a task for a call, unless the task that this method last started for the call is still running."""
-        if call_id in self._looked_at:
+    def _start(self, work: Coroutine[Any, Any, object], key: Hashable = None) -> None:
+        """Start a task. If it has a key, start it only if no task with this key is running."""
+        if key in self._under_way:
             work.close()
             return
-        self._start(work).add_done_callback(lambda _: self._looked_at.discard(call_id))
-        self._looked_at.add(call_id)
-
-    def _start(self, work: Coroutine[Any, Any, object]) -> "asyncio.Task[None]":
-        task = asyncio.ensure_future(self._unless_away(work))
-        self._under_way.add(task)
-        task.add_done_callback(self._under_way.discard)
-        return task
-
-    @staticmethod
-    async def _unless_away(work: Coroutine[Any, Any, object]) -> None:
-        with contextlib.suppress(LogUnavailable):
-            await work
+        task = asyncio.ensure_future(work)
+        own = task if key is None else key
+        self._under_way[own] = task
+        task.add_done_callback(lambda _: self._under_way.pop(own))
 
     # ---- metrics for Prometheus ------------------------------------------------------------------------------------
 
     def metrics(self) -> Iterator[Metric]:
         """Yield the metrics of calls for Prometheus."""
-        hub, now = self.hub, self._clock.now()
+        hub, calls, now = self.hub, self.hub.calls, self._clock.now()
         yield gauge("responders_on_duty", "Sessions with a qualification that say where they are", hub.on_duty)
-        yield gauge("calls_open", "Calls that have not ended", len(hub.open_calls(now)))
-        yield gauge("calls_unanswered", "Calls open for a minute of which nobody holds a seat", hub.unanswered(now))
+        yield gauge("calls_open", "Calls that have not ended", len(calls.open_calls(now)))
+        yield gauge("calls_unanswered", "Calls open for a minute of which nobody holds a seat", calls.unanswered(now))
         yield counter("call_rings", "Rings handed to transports", hub.rings)
         yield counter("call_widenings", "Times that this process has tried to widen a ring", self.widenings)
         yield counters("call_answers", "What responders have said", "answer", _each(ANSWERS, hub.answers))
         yield counters("call_seats", "Accepts that were answered with a task", "role", _each(ROLES, hub.seats))
         yield counters("call_standdowns", "Standdowns sent", "reason", _each(REASONS, hub.standdowns))
         text = "Calls that have not expired and have entries that no key opens"
-        yield gauge("calls_degraded", text, hub.degraded(now))
+        yield gauge("calls_degraded", text, calls.degraded(now))
         yield counter("call_unsealed_failed", "Entries of calls that could not be opened", hub.failed)
 
 

@@ -14,12 +14,12 @@ A *seat* is the assignment of one responder to a call. Times are in ms since 197
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, get_args
 
 import msgpack
 from pydantic import TypeAdapter, ValidationError
 
-from .alert import OtherKind
+from .alert import Circle, OtherKind
 
 Kind = Literal["call", "widen", "claim", "release", "report", "end"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -45,18 +45,6 @@ class CallEntry(OtherKind):
     plain: bytes  # the body
     sealed: bytes  # the encrypted secret, which every entry has
     sealed_as: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Near:
-    """The approximate location of a call, which is shown to the responders who are notified (rule RZ6).
-
-    It is a circle: its centre in degrees, and its radius in metres.
-    """
-
-    lat: float
-    lng: float
-    radius_m: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +76,8 @@ class Opening:
 
     `source` is the dispatcher who opened the call. `by` is the dispatcher who sent this content; None if both are the
     same. `issuer` and `by_issuer` are the issuers of the two dispatchers' tokens (rule HD5). `replaces` is the number
-    of the entry with the previous content; 0 if this is the first content.
+    of the entry with the previous content; 0 if this is the first content. `near` is the approximate location, which is
+    shown to the responders who are notified (rule RZ6).
     """
 
     category: str
@@ -98,7 +87,7 @@ class Opening:
     occurred_at: int
     issued_at: int
     expires_at: int
-    near: Near
+    near: Circle
     terms: CallTerms
     replaces: int = 0
     by: str | None = None
@@ -215,26 +204,16 @@ class Nothing:
 
 Secret = ExactPlace | Person | Reason | Nothing
 
-_BODIES: Mapping[Kind, type[Body]] = {
-    "call": Opening,
-    "widen": Widening,
-    "claim": Acceptance,
-    "release": Release,
-    "report": Report,
-    "end": Ending,
+_PARTS: Mapping[Kind, tuple[type[Body], type[Secret]]] = {
+    "call": (Opening, ExactPlace),
+    "widen": (Widening, Nothing),
+    "claim": (Acceptance, Person),
+    "release": (Release, Person),
+    "report": (Report, Person),
+    "end": (Ending, Reason),
 }
-_SECRETS: Mapping[Kind, type[Secret]] = {
-    "call": ExactPlace,
-    "widen": Nothing,
-    "claim": Person,
-    "release": Person,
-    "report": Person,
-    "end": Reason,
-}
-_KIND_OF = {body: kind for kind, body in _BODIES.items()}
-_READERS: Mapping[type[Any], TypeAdapter[Any]] = {
-    each: TypeAdapter(each) for each in (*_BODIES.values(), *_SECRETS.values())
-}
+_KIND_OF = {body: kind for kind, (body, _) in _PARTS.items()}
+_READERS = {part: TypeAdapter[Any](part) for parts in _PARTS.values() for part in parts}
 
 
 def kind_of(body: Body) -> Kind:
@@ -256,7 +235,8 @@ def body_of(entry: CallEntry) -> Body:
 
     Raise ValueError if the bytes do not have the form that belongs to the entry's kind.
     """
-    return cast(Body, _read(_BODIES[entry.kind], entry.plain))
+    body: Body = _read(_PARTS[entry.kind][0], entry.plain)
+    return body
 
 
 def secret_of(kind: Kind, opened: bytes) -> Secret:
@@ -264,16 +244,15 @@ def secret_of(kind: Kind, opened: bytes) -> Secret:
 
     Raise ValueError if the bytes do not have the form that belongs to `kind`, the kind of the entry.
     """
-    return cast(Secret, _read(_SECRETS[kind], opened))
+    secret: Secret = _read(_PARTS[kind][1], opened)
+    return secret
 
 
-def _read(wanted: type[Body] | type[Secret], data: bytes) -> Body | Secret:
+def _read(wanted: type[Body] | type[Secret], data: bytes) -> Any:
     try:
-        members = msgpack.unpackb(data, strict_map_key=False)
-        read: Body | Secret = _READERS[wanted].validate_python(members)
+        return _READERS[wanted].validate_python(msgpack.unpackb(data, strict_map_key=False))
     except ValidationError:
         raise ValueError(f"not a body or a secret: {wanted.__name__}") from None
     # msgpack raises exceptions of its own classes, so a shorter list of exceptions is not possible.
     except Exception as error:
         raise ValueError(f"not a body or a secret: {type(error).__name__}") from None
-    return read

@@ -92,9 +92,9 @@ class ProblemType:
     """A kind of problem: its name in the API (slug), its HTTP status, and a title and an explanation for people."""
 
     slug: str
-    status: int
     title: str
     explanation: str
+    status: int = 422  # a broken rule
 
     def to_map(self) -> ProblemTypeOut:
         """Return the description of the problem type, which is the answer to `GET /problems/<slug>`."""
@@ -108,52 +108,42 @@ class ProblemType:
 
 CATEGORY_NOT_ALERTABLE = ProblemType(
     "category-not-alertable",
-    422,
     "Category may not be alerted",
     "The policy lists the categories that may be published; see GET /v1/policy. All others are refused.",
 )
 CATEGORY_NOT_CALLABLE = ProblemType(
     "category-not-callable",
-    422,
     "No calls of this category",
     "The policy lists the categories in which responders may be called; see `calls` in GET /v1/policy. All others are "
     "refused.",
 )
 NOT_COMMUNITY = ProblemType(
     "not-community",
-    422,
     "Concerns only an individual",
     "Only a threat to the community may be published: `threat` must be `community`.",
 )
 NOT_APPROVED = ProblemType(
     "not-approved",
-    422,
     "Approval does not fit",
     "`approval.approved_at` must not be before `occurred_at`, nor in the future (60 s of clock skew are allowed). "
     "Signatures must be valid and recent, and must sign the form of the request, which a dry run returns.",
 )
 APPROVALS_NEEDED = ProblemType(
     "approvals-needed",
-    422,
     "More reviewers must approve",
     "Alerts of this category must be signed by `needed` different reviewers. The publisher's own signature does not "
     "count. A request with a confirmation needs two reviewers.",
 )
 STALE = ProblemType(
     "stale",
-    422,
     "Incident too old",
     "An incident may only be published while its age is at most its category's `max_age_s`.",
 )
 NOT_YET = ProblemType(
-    "not-yet",
-    422,
-    "Incident in the future",
-    "`occurred_at` may be at most 60 s ahead of the server's clock.",
+    "not-yet", "Incident in the future", "`occurred_at` may be at most 60 s ahead of the server's clock."
 )
 EXPIRY_OUT_OF_RANGE = ProblemType(
     "expiry-out-of-range",
-    422,
     "Expiry out of range",
     "`expires_at`, or the default that replaces a missing one, must be at least the category's `min_life_s` from now "
     "and at most `max_age_s` after `occurred_at`. A revision must not end earlier than the current revision. To end an "
@@ -161,291 +151,244 @@ EXPIRY_OUT_OF_RANGE = ProblemType(
 )
 RADIUS_OUT_OF_RANGE = ProblemType(
     "radius-out-of-range",
-    422,
     "Radius out of range",
     "Each requested radius must lie between the category's `min_radius_m` and `max_radius_m`. The radius of a polygon "
     "is the distance from the middle of its corners to the farthest corner.",
 )
 SHAPE_NOT_ALLOWED = ProblemType(
     "shape-not-allowed",
-    422,
     "Shape not allowed",
     "Polygons are only allowed in categories whose policy has `polygons`, because a small polygon around an address "
     "reveals the address.",
 )
 AREA_TOO_COMPLEX = ProblemType(
     "area-too-complex",
-    422,
     "Area too complex",
     "The published area must have at most 500 corners. Draw it with fewer corners, or have the operator allow "
     "simplification in the policy (`simplify_m`). An area that would take too long to compute is refused as well.",
 )
 NOT_GRANTED = ProblemType(
     "not-granted",
-    422,
     "Not granted to this publisher",
     "The operator of the node limits what each publisher may publish: the categories, the statuses and the highest "
     "severity. Other publishers may have other limits.",
 )
 OUTSIDE_JURISDICTION = ProblemType(
     "outside-jurisdiction",
-    422,
     "Outside the jurisdiction",
     "The centre of each circle and each corner of each polygon must lie in the area where this publisher may publish.",
 )
 AREA_UNCONFIRMED = ProblemType(
     "area-unconfirmed",
-    422,
     "Area not confirmed",
     "An area larger than the category's `hold_area_km2` is only published if a person has typed its size: "
     "`confirm.area_km2` must be at least the size of the area. This catches mistakes such as kilometres for metres.",
 )
 TEXT_UNCONFIRMED = ProblemType(
     "text-unconfirmed",
-    422,
     "Text not confirmed",
     "A text contains words that look like personal data. Reword the text, or have a person confirm that these words "
     "are harmless by naming their kind in `confirm.text`. Coordinates and document numbers cannot be confirmed.",
 )
-MISSING_FIELD = ProblemType("missing-field", 422, "Field missing", "A required field was not sent.")
+MISSING_FIELD = ProblemType("missing-field", "Field missing", "A required field was not sent.")
 UNKNOWN_FIELD = ProblemType(
     "unknown-field",
-    422,
     "Unknown field",
     "Only the documented fields may be sent, so that no data about a person or a place is sent by mistake.",
 )
 INVALID_VALUE = ProblemType(
     "invalid-value",
-    422,
     "Invalid value",
     "The value of a field has the wrong type, or is outside the documented range or grammar.",
 )
 ENDPOINT_NOT_ALLOWED = ProblemType(
     "endpoint-not-allowed",
-    422,
     "Endpoint not allowed",
     "The endpoint of a device must be an https address of a push service that the operator allows (--push-services).",
 )
 ID_MISMATCH = ProblemType(
     "id-mismatch",
-    422,
     "Id differs from the path",
     "The `id` in the body is optional. If it is there, it must equal the id in the path.",
 )
 OCCURRED_AT_CHANGED = ProblemType(
-    "occurred-at-changed",
-    422,
-    "occurred_at changed",
-    "A revision must keep the `occurred_at` of revision 1.",
+    "occurred-at-changed", "occurred_at changed", "A revision must keep the `occurred_at` of revision 1."
 )
-STATUS_CHANGED = ProblemType(
-    "status-changed",
-    422,
-    "status changed",
-    "A revision must keep the `status` of revision 1.",
-)
+STATUS_CHANGED = ProblemType("status-changed", "status changed", "A revision must keep the `status` of revision 1.")
 CATEGORY_CHANGED = ProblemType(
-    "category-changed",
-    422,
-    "category changed",
-    "New content of a call must keep its `category`.",
+    "category-changed", "category changed", "New content of a call must keep its `category`."
 )
 KIND_CHANGED = ProblemType(
     "kind-changed",
-    422,
     "place.kind changed",
     "New content of a call must keep the kind of its place, because that kind decides which people are called.",
 )
 ID_CONFLICT = ProblemType(
     "id-conflict",
-    409,
     "Id already taken",
     "An alert or a call with this id and different content exists. Revise it, or use another id.",
+    status=409,
 )
 REVISION_CONFLICT = ProblemType(
     "revision-conflict",
-    409,
     "Revision conflict",
     "`revision` must be the current revision + 1, and may only be repeated with the same content. The member `current` "
     "is the current revision. For a call it is the number of the current content, which `replaces` must equal.",
+    status=409,
 )
 TOO_MANY_DEVICES = ProblemType(
     "too-many-devices",
-    409,
     "Too many devices",
     "One `sub` may register at most 8 devices. Delete one of them, or all, first (DELETE /v1/devices).",
+    status=409,
 )
 UNKNOWN_ALERT = ProblemType(
-    "unknown-alert",
-    404,
-    "Unknown alert",
-    "No alert with this id is known. An ended alert stays known for 24 h.",
+    "unknown-alert", "Unknown alert", "No alert with this id is known. An ended alert stays known for 24 h.", status=404
 )
 UNKNOWN_CALL = ProblemType(
-    "unknown-call",
-    404,
-    "Unknown call",
-    "No call with this id is known. An ended call stays known for 24 h.",
+    "unknown-call", "Unknown call", "No call with this id is known. An ended call stays known for 24 h.", status=404
 )
 ALERT_ENDED = ProblemType(
     "alert-ended",
-    410,
     "Alert has ended",
     "The alert was cancelled or has expired. It can't be revised or cancelled any more.",
+    status=410,
 )
 CALL_ENDED = ProblemType(
     "call-ended",
-    410,
     "Call has ended",
     "The call was ended or has expired. Its content can't be changed any more, and its place may already be deleted.",
+    status=410,
 )
 NOT_YOURS = ProblemType(
     "not-yours",
-    403,
     "Another publisher's alert or call",
     "Only the publisher of an alert, or a token with the scope alerts:manage, may revise or cancel the alert. In the "
     "same way, a call belongs to its dispatcher.",
+    status=403,
 )
 MALFORMED_JSON = ProblemType(
     "malformed-json",
-    400,
     "Malformed JSON",
     "The body must be one strict JSON object (RFC 8259) in UTF-8, without NaN, Infinity, duplicate keys or a "
     "byte-order mark, nested at most 32 levels deep.",
+    status=400,
 )
 MALFORMED_XML = ProblemType(
     "malformed-xml",
-    400,
     "Malformed XML",
     "The document must be well-formed XML in UTF-8, UTF-16, US-ASCII, ISO-8859-1 or windows-1252, without DOCTYPE, "
     "nested at most 32 levels deep, with at most 64 attributes and namespaces per element.",
+    status=400,
 )
 NOT_CAP = ProblemType(
-    "not-cap",
-    422,
-    "Not a CAP message",
-    "The document's root must be `alert` in the namespace of CAP 1.2, 1.1 or 1.0.",
+    "not-cap", "Not a CAP message", "The document's root must be `alert` in the namespace of CAP 1.2, 1.1 or 1.0."
 )
 SENDER_NOT_ALLOWED = ProblemType(
     "sender-not-allowed",
-    403,
     "Sender not allowed",
     "The file of --cap-sources lists the senders whose messages this source may submit. This <sender> is not listed.",
+    status=403,
 )
 NO_AREA = ProblemType(
     "no-area",
-    422,
     "No area",
     "A CAP message needs an area with a known shape: a polygon, or a circle with a radius. Codes alone and points are "
     "not enough.",
 )
 BAD_REQUEST = ProblemType(
     "bad-request",
-    400,
     "Not an HTTP request",
     "The bytes are not a valid request (RFC 9112). A request needs a Host, at most one length, and valid grammar.",
+    status=400,
 )
 UNAUTHORIZED = ProblemType(
-    "unauthorized",
-    401,
-    "Unauthorized",
-    "A valid bearer token is needed: Authorization: Bearer <JWT>.",
+    "unauthorized", "Unauthorized", "A valid bearer token is needed: Authorization: Bearer <JWT>.", status=401
 )
 INSUFFICIENT_SCOPE = ProblemType(
     "insufficient-scope",
-    403,
     "Insufficient scope",
     "The token lacks the scope that this request needs, or its `sub` can't be the source of an alert, or its `sub` is "
     "not one of this node's publishers.",
+    status=403,
 )
-NOT_FOUND = ProblemType("not-found", 404, "Not found", "There is nothing at this path.")
+NOT_FOUND = ProblemType("not-found", "Not found", "There is nothing at this path.", status=404)
 METHOD_NOT_ALLOWED = ProblemType(
-    "method-not-allowed",
-    405,
-    "Method not allowed",
-    "This path does not support this method.",
+    "method-not-allowed", "Method not allowed", "This path does not support this method.", status=405
 )
 REQUEST_TIMEOUT = ProblemType(
     "request-timeout",
-    408,
     "Request incomplete",
     "The head of a request must be complete within 10 s of its first byte, or of the start of the connection. The body "
     "must be complete within another 10 s.",
+    status=408,
 )
 TOO_LARGE = ProblemType(
     "too-large",
-    413,
     "Too large",
     "A body may have at most 64 KiB (a CAP message 2 MiB) and 2,000 chunks. An alert with all its languages may take "
     "at most 64 KiB in the log.",
+    status=413,
 )
 UNSUPPORTED_MEDIA_TYPE = ProblemType(
     "unsupported-media-type",
-    415,
     "Unsupported media type",
     "The body must be sent as application/json, or a CAP message as application/xml, text/xml or application/cap+xml.",
+    status=415,
 )
 TOO_MANY_REQUESTS = ProblemType(
     "too-many-requests",
-    429,
     "Too many requests",
     "A limit on simultaneous work is reached (requests in progress, dry runs, open calls and so on), either for this "
     "token's subject or for the whole node. Repeat the same request after the time in Retry-After.",
+    status=429,
 )
 RATE_LIMITED = ProblemType(
     "rate-limited",
-    429,
     "Too often",
     "This publisher has sent too many alerts or dry runs, or this subscriber has registered devices too often. Nothing "
     "was stored: repeat the same request after the time in Retry-After. Cancels are never limited.",
+    status=429,
 )
 HEAD_TOO_LARGE = ProblemType(
     "head-too-large",
-    431,
     "Head too large",
     "The request line and the header fields together may have at most 32 KiB.",
+    status=431,
 )
 INTERNAL = ProblemType(
     "internal",
-    500,
     "Internal error",
     "The server failed. The outcome is unknown. It is safe to repeat the same request.",
+    status=500,
 )
 LOG_UNAVAILABLE = ProblemType(
     "log-unavailable",
-    503,
     "Log unavailable",
     "The alert log can't be read or written now. The outcome is unknown. It is safe to repeat the same request.",
+    status=503,
 )
 STORE_UNAVAILABLE = ProblemType(
     "store-unavailable",
-    503,
     "Store unavailable",
     "The device store can't be read or written now. It is safe to repeat the same request.",
+    status=503,
 )
-FULL = ProblemType(
-    "full",
-    503,
-    "Full",
-    "This process has reached its maximum number of devices.",
-)
+FULL = ProblemType("full", "Full", "This process has reached its maximum number of devices.", status=503)
 TOO_MANY_CONNECTIONS = ProblemType(
     "too-many-connections",
-    503,
     "Too many connections",
     "The API has reached its maximum number of connections. Repeat the same request after the time in Retry-After.",
+    status=503,
 )
 BUSY = ProblemType(
     "busy",
-    503,
     "Busy",
     "Requests of this kind take all the time that they may. Repeat the same request after the time in Retry-After.",
+    status=503,
 )
 DRAINING = ProblemType(
-    "draining",
-    503,
-    "Draining",
-    "This node is shutting down. It is safe to repeat the same request.",
+    "draining", "Draining", "This node is shutting down. It is safe to repeat the same request.", status=503
 )
 
 ALL = tuple(each for each in globals().values() if isinstance(each, ProblemType))

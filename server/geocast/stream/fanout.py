@@ -243,16 +243,18 @@ class FanOut:
     def leave(self, row: int) -> None:
         """Remove the recipient in this row, and delete its places at once.
 
-        The row can be reused after the next `sweep` (Rule 5).
+        The row can be reused after the next `sweep` (Rule 5). After an unexpected error this can be called again.
         """
-        self.ready[row] = False
+        if not self.ready[row]:
+            return
         self._owed[row] = 0
         self._epoch[row] += 1
         self._missed.pop(row, None)
+        while slots := self._slots[row]:
+            self._index.remove(slots[-1])
+            self._slots[row] = slots[:-1]
         self._filters.give_back(int(self._filter[row]))
-        for slot in self._slots[row]:
-            self._index.remove(slot)
-        self._slots[row] = ()
+        self.ready[row] = False
         self._given_back.append(row)
 
     def move(self, row: int, places: Sequence[Place]) -> None:

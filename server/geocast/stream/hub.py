@@ -33,7 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..alertlog import Counts
-from ..calls.port import Calls, NoCalls
+from ..calls.port import Calls
 from ..clock import Now
 from ..matching.filters import Filter
 from ..model import close_codes
@@ -99,7 +99,7 @@ class Hub:
         self.heartbeat_s = heartbeat_s
         self.own_tests = own_tests
         self._send = send
-        self._calls: Calls = NoCalls() if calls is None else calls
+        self._calls: Calls = Calls() if calls is None else calls
         self._fanout = FanOut(capacity, self, finished)
 
         # These lists and columns are indexed by row (the number of a session). Times are in seconds of the monotonic
@@ -115,6 +115,7 @@ class Hub:
         self._slow_since = np.zeros(capacity)
         self._token_deadline = np.full(capacity, np.inf)
 
+        self._ended: set[int] = set()  # rows of sessions that have ended and are still to be removed
         self._now = Now(0, 0.0)  # the time of the current turn
         self._next_check = 0.0  # when the deadlines of all sessions are checked next
         self._has_more_pings = False  # whether more pings were due at the last check than were written
@@ -181,6 +182,7 @@ class Hub:
         that the client says it has. `here` is the index in `places` of the subscriber's present location, which is
         needed for calls for help; None if the client has not named one.
         """
+        self._forget_ended()
         row = self._fanout.enter(places, wanted, may_test=rights.may_test)
         self._peers[row], self._writes[row], self._descriptors[row] = peer, peer.write, peer.descriptor
         self._wire[row] = wire.number
@@ -196,17 +198,32 @@ class Hub:
         return row
 
     def leave(self, row: int) -> None:
-        """Remove a session that has ended. Its places are deleted at once."""
+        """Remove a session that has ended. Its places are deleted at once.
+
+        If an unexpected error interrupts this, it is done again before another session can get the row.
+        """
         self.silence(row)
+        self._forget(row)
+        self._ended.discard(row)
+
+    def silence(self, row: int) -> None:
+        """Write nothing more to a session that has ended, and remove it at the next `sweep`.
+
+        Its descriptor may soon be that of another connection.
+        """
+        self._descriptors[row], self._writes[row], self._peers[row] = -1, _nowhere, None
         self._token_deadline[row] = np.inf
+        self._ended.add(row)
+
+    def _forget(self, row: int) -> None:
         try:
             self._calls.leave(row)
         finally:
             self._fanout.leave(row)
 
-    def silence(self, row: int) -> None:
-        """Write nothing more to the session in this row, whose descriptor may soon be that of another connection."""
-        self._descriptors[row], self._writes[row], self._peers[row] = -1, _nowhere, None
+    def _forget_ended(self) -> None:
+        while self._ended:
+            self._forget(self._ended.pop())
 
     def move(self, row: int, places: Sequence[Place], here: int | None = None) -> None:
         """Replace the session's places.
@@ -443,6 +460,7 @@ class Hub:
         checked only every LOOK_S seconds, unless pings are left over. A wrong wall clock may have made alerts look as
         if they had ended. If they are live after all, they are sent now.
         """
+        self._forget_ended()
         self._fanout.sweep(now)
         self._calls.sweep(now)
         if now.monotonic >= self._next_check:

@@ -4,9 +4,7 @@ import pytest
 from calls.quarter import PLACE, with_terms
 
 from geocast.alertlog import Counts
-from geocast.calls.hub import (
-    UNANSWERED_S,
-)
+from geocast.calls.registry import UNANSWERED_S
 
 
 def test_call_counts_notified_sessions_acks_and_declines(quarter):
@@ -20,15 +18,15 @@ def test_call_counts_notified_sessions_acks_and_declines(quarter):
         board.acknowledge(phone.row, "c-1", 2)
     phones[2].decline()
     phones[2].decline()
-    [call] = board.open_calls(now)
+    [call] = board.calls.open_calls(now)
     assert call.called == 2
-    counts = board.take_counts()
+    counts = board.calls.take_counts()
     assert counts == {"c-1": Counts(3, 2, 1)}
-    assert board.take_counts() == {}
-    board.put_back_counts(counts)
+    assert board.calls.take_counts() == {}
+    board.calls.put_back_counts(counts)
     quarter.end()
-    assert board.take_counts() == counts
-    assert (board.rings, board.acks, board.answers["decline"]) == (3, 2, 2)
+    assert board.calls.take_counts() == counts
+    assert (board.rings, board.answers["decline"]) == (3, 2)
 
 
 def test_notified_sessions_are_counted_per_call_and_per_revision(quarter):
@@ -37,11 +35,11 @@ def test_notified_sessions_are_counted_per_call_and_per_revision(quarter):
     quarter.open(terms=with_terms(seats=["cpr"]))
     phones[0].decline()
     quarter.accept("r-9")
-    assert quarter.hub.take_counts() == {"c-1": Counts(3, 0, 1)}
+    assert quarter.hub.calls.take_counts() == {"c-1": Counts(3, 0, 1)}
     quarter.release("r-9")
     phones[1].decline()
-    [call] = quarter.hub.open_calls(quarter.clock.now())
-    assert quarter.hub.take_counts() == {"c-1": Counts(2, 0, 1), call.count_name: Counts(2, 0, 1)}
+    [call] = quarter.hub.calls.open_calls(quarter.clock.now())
+    assert quarter.hub.calls.take_counts() == {"c-1": Counts(2, 0, 1), call.count_name: Counts(2, 0, 1)}
     assert (call.count_name, call.called_of(Counts(2, 0, 1)), call.called_of(Counts(5, 0, 1))) == ("c-1/3", 1, 4)
 
 
@@ -53,7 +51,7 @@ def test_repeated_decline_message_counts_once(quarter):
     for _ in range(3):
         phone.decline()
         phone.accept()
-    assert quarter.hub.take_counts() == {"c-1": Counts(1, 0, 1)}
+    assert quarter.hub.calls.take_counts() == {"c-1": Counts(1, 0, 1)}
 
 
 def test_next_wave_of_notifications_is_due_after_time_set_in_policy(quarter):
@@ -63,25 +61,22 @@ def test_next_wave_of_notifications_is_due_after_time_set_in_policy(quarter):
     """
     quarter.open(terms=with_terms(enough=2))
     board = quarter.hub
-    [call] = board.open_calls(quarter.clock.now())
-    assert board.due_to_widen(quarter.clock.now()) == []
+    [call] = board.calls.open_calls(quarter.clock.now())
+    assert board.calls.due_to_widen(quarter.clock.now()) == []
     begun = quarter.clock.monotonic
-    assert begun + board.seconds_to_widening(quarter.clock.now()) == pytest.approx(call.widens_at(0))
+    assert begun + board.calls.seconds_to_widening(quarter.clock.now()) == pytest.approx(call.widens_at(0))
     assert begun + 0.2 <= call.widens_at(1) <= begun + 0.3
     assert begun + 30 <= call.widens_at(2) <= begun + 30.1
-    assert board.due_to_widen(quarter.clock.advance(0.3)) == [call]
+    assert board.calls.due_to_widen(quarter.clock.advance(0.3)) == [call]
     call.check_at = quarter.clock.monotonic + 5
-    assert (board.may_widen, board.seconds_to_widening(quarter.clock.now())) == (True, pytest.approx(5))
+    assert board.calls.seconds_to_widening(quarter.clock.now()) == pytest.approx(5)
     quarter.widen(2)
-    assert (board.may_widen, board.seconds_to_widening(quarter.clock.now())) == (
-        False,
-        float("inf"),
-    )  # it rings as far as it may
+    assert board.calls.seconds_to_widening(quarter.clock.now()) == float("inf")  # it rings as far as it may
     assert call.widens_at(0) == float("inf")
     quarter.open("c-2")
     quarter.accept("r-8", 1, call_id="c-2")
     quarter.accept("r-9", 2, call_id="c-2")
-    assert board.due_to_widen(quarter.clock.advance(60)) == []
+    assert board.calls.due_to_widen(quarter.clock.advance(60)) == []
 
 
 def test_times_to_first_notification_answer_and_seat_are_measured_once(quarter):
@@ -98,6 +93,6 @@ def test_times_to_first_notification_answer_and_seat_are_measured_once(quarter):
     assert quarter.took == [("first_ring", 0.5), ("accept", 0.25), ("first_seat", 0.75)]
     assert quarter.hub.seats == {"cpr": 1}
     quarter.open("c-2")
-    assert quarter.hub.unanswered(quarter.clock.now()) == 0
+    assert quarter.hub.calls.unanswered(quarter.clock.now()) == 0
     quarter.clock.advance(UNANSWERED_S)
-    assert quarter.hub.unanswered(quarter.clock.now()) == 1
+    assert quarter.hub.calls.unanswered(quarter.clock.now()) == 1

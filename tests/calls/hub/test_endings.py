@@ -6,6 +6,7 @@ from support.fakes import NOON_MS
 
 from geocast.calls.hub import CallHub
 from geocast.calls.live_call import LiveCall
+from geocast.calls.registry import CallRegistry
 
 
 def test_end_of_call_is_sent_to_notified_sessions_and_responders_with_seats(quarter):
@@ -99,20 +100,20 @@ def test_wall_clock_set_back_does_not_prolong_a_call(quarter):
     quarter.clock.monotonic += 1_800
     phone.move(0)
     assert phone.received() == []
-    assert quarter.hub.to_end(quarter.clock.now()) == []
+    assert quarter.hub.calls.to_end(quarter.clock.now()) == []
 
 
 def test_call_expired_by_both_clocks_is_due_to_be_ended_in_the_log(quarter):
     """The node ends an expired call in the log, and then forgets it (RZ4)."""
     quarter.open()
     quarter.clock.advance(1_799)
-    assert quarter.hub.to_end(quarter.clock.now()) == []
+    assert quarter.hub.calls.to_end(quarter.clock.now()) == []
     quarter.clock.advance(1)
-    assert quarter.hub.to_end(quarter.clock.now()) == ["c-1"]
+    assert quarter.hub.calls.to_end(quarter.clock.now()) == ["c-1"]
     quarter.end(source=None)
-    assert quarter.hub.to_end(quarter.clock.now()) == []
+    assert quarter.hub.calls.to_end(quarter.clock.now()) == []
     quarter.hub.sweep(quarter.clock.now())
-    assert not quarter.hub.knows("c-1")
+    assert quarter.hub.calls.get("c-1") is None
 
 
 def test_late_actions_of_responders_do_not_delay_end_of_call(quarter):
@@ -124,7 +125,7 @@ def test_late_actions_of_responders_do_not_delay_end_of_call(quarter):
     quarter.report("r-1")
     quarter.release("r-1")
     quarter.clock.advance(300)
-    assert quarter.hub.to_end(quarter.clock.now()) == ["c-1"]
+    assert quarter.hub.calls.to_end(quarter.clock.now()) == ["c-1"]
 
 
 def test_node_with_fast_wall_clock_does_not_end_call_in_the_log(quarter):
@@ -133,9 +134,9 @@ def test_node_with_fast_wall_clock_does_not_end_call_in_the_log(quarter):
     quarter.clock.wall_ms += 600_000
     quarter.read(body, PLACE)
     quarter.clock.advance(1_799)
-    assert quarter.hub.to_end(quarter.clock.now()) == []
+    assert quarter.hub.calls.to_end(quarter.clock.now()) == []
     quarter.clock.advance(1)
-    assert quarter.hub.to_end(quarter.clock.now()) == ["c-1"]
+    assert quarter.hub.calls.to_end(quarter.clock.now()) == ["c-1"]
 
 
 def test_expired_call_without_end_is_forgotten_after_a_day(quarter):
@@ -145,12 +146,12 @@ def test_expired_call_without_end_is_forgotten_after_a_day(quarter):
     quarter.accept("r-1")
     quarter.clock.advance(1_800 + 86_399)
     quarter.hub.sweep(quarter.clock.now())
-    assert quarter.hub.to_end(quarter.clock.now()) == ["c-1"]
+    assert quarter.hub.calls.to_end(quarter.clock.now()) == ["c-1"]
     quarter.clock.advance(1)
     quarter.hub.sweep(quarter.clock.now())
-    assert quarter.hub.to_end(quarter.clock.now()) == []
-    assert not quarter.hub.knows("c-1")
-    assert not quarter.hub.may_widen
+    assert quarter.hub.calls.to_end(quarter.clock.now()) == []
+    assert quarter.hub.calls.get("c-1") is None
+    assert quarter.hub.calls.seconds_to_widening(quarter.clock.now()) == float("inf")
     phone.received()
     quarter.open("c-2", occurred_at=NOON_MS + 88_200_000, expires_at=NOON_MS + 90_000_000)
     assert phone.received() == ["c-2/1"]
@@ -169,7 +170,9 @@ def failing(monkeypatch, owner, name, times):
     monkeypatch.setattr(owner, name, fails)
 
 
-@pytest.mark.parametrize(("owner", "name"), [(LiveCall, "_settle"), (CallHub, "_changed"), (CallHub, "_finish")])
+@pytest.mark.parametrize(
+    ("owner", "name"), [(LiveCall, "_settle"), (CallRegistry, "update_seats"), (CallHub, "_finish")]
+)
 def test_end_that_could_not_be_taken_once_reaches_everybody_at_the_second_attempt(quarter, monkeypatch, owner, name):
     """The log reader tries each entry twice (RJ7)."""
     phone, holder = quarter.join(), quarter.join(0, "r-2")

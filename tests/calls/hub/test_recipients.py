@@ -3,7 +3,7 @@
 import pytest
 from calls.quarter import NEAR, NOON, with_terms
 
-from geocast.model.call import Near
+from geocast.model.alert import Circle
 from geocast.model.times import format_time
 from geocast.wire.frames import MSGPACK
 
@@ -108,7 +108,7 @@ def test_correction_is_sent_to_notified_sessions_and_those_near_the_new_place(qu
         phone.received()
     walks.move(None)
     declines.decline()
-    quarter.open(near=Near(NEAR.lat + 0.009, NEAR.lng, 210.0), replaces=1)
+    quarter.open(near=Circle(NEAR.lat + 0.009, NEAR.lng, 210.0), replaces=1)
     assert stays.received() == walks.received() == new.received() == ["c-1/2"]
     assert declines.received() == []
 
@@ -224,12 +224,12 @@ def test_excluded_people_within_the_radius_are_not_counted(quarter):
     quarter.open("c-1")
     quarter.accept("r-1")
     quarter.accept("r-2")
-    quarter.hub.take_counts()
+    quarter.hub.calls.take_counts()
     quarter.open("c-2")
     phone.move(1)
     phone.move(2)
     assert far.received()[-1:] != ["c-2/1"]
-    assert quarter.hub.take_counts() == {}
+    assert quarter.hub.calls.take_counts() == {}
 
 
 def test_responder_with_a_seat_is_not_notified_for_a_time_after_end_of_call(quarter):

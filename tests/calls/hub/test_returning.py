@@ -181,9 +181,9 @@ def test_responder_keeps_seat_that_the_log_has_lost(quarter):
     assert phone.accept() == []
     assert phone.received() == ["c-1:2 seat 1"]
     assert quarter.asked == [RestoreRequest("c-1")]
-    assert [seat.person.sub for seat in quarter.hub.lost("c-1")] == ["r-1"]
+    assert [person.sub for person in quarter.hub.calls["c-1"].lost] == ["r-1"]
     quarter.take(dataclasses.replace(lost, revision=3, sealed_as=2))
-    assert quarter.hub.lost("c-1") == []
+    assert quarter.hub.calls["c-1"].lost == {}
     assert phone.received() == ["c-1:3 seat 0"]
     assert other.received() == []
     quarter.numbers["c-1"] = 3
@@ -197,11 +197,11 @@ def test_undecrypted_entry_is_counted_and_decrypted_after_reload_of_keys(quarter
     quarter.read(quarter.opening(), PLACE, keys=other)
     quarter.open("c-2")
     assert phone.received() == ["c-2/1"]
-    assert (quarter.hub.failed, quarter.hub.degraded(quarter.clock.now())) == (1, 1)
+    assert (quarter.hub.failed, quarter.hub.calls.degraded(quarter.clock.now())) == (1, 1)
     quarter.hub.adopt(opener(other), quarter.clock.now())
     quarter.run()
     assert phone.received() == ["c-1/1"]
-    assert quarter.hub.degraded(quarter.clock.now()) == 0
+    assert quarter.hub.calls.degraded(quarter.clock.now()) == 0
 
 
 def test_no_task_is_sent_while_key_of_seat_entry_is_missing(quarter):

@@ -139,7 +139,7 @@ def test_acks_of_calls_and_of_alerts_are_counted_separately(both):
     both.publish(a_revision(area=AREA))
     for name in ("c-1", "a-1", "c-1"):
         both.hub.acknowledge(peer.row, name, 1, both.clock.now())
-    assert (both.quarter.hub.acks, both.hub.live.acks) == (1, 1)
+    assert (both.quarter.hub.calls.take_counts()["c-1"].acked, both.hub.live.acks) == (1, 1)
 
 
 def test_session_that_disconnects_is_no_longer_on_duty(both):

@@ -4,7 +4,7 @@ import pytest
 from stream.hub.test_sockets import Sockets, a_crowd_with_sockets, patched_descriptor
 from support.fakes import a_cancel, a_revision
 
-from geocast.calls.port import NoCalls
+from geocast.calls.port import Calls
 from geocast.stream.fanout import AGAIN_S, FanOut
 from geocast.stream.hub import Hub
 from geocast.stream.live_alerts import LiveAlert
@@ -104,7 +104,7 @@ def test_sessions_are_ended_if_nobody_knows_what_their_sockets_got(monkeypatch):
 
 @pytest.mark.parametrize(
     ("owner", "name"),
-    [(Hub, "set_rights"), (NoCalls, "move"), (NoCalls, "take_holding"), (FanOut, "trust_holding")],
+    [(Hub, "set_rights"), (Calls, "move"), (Calls, "take_holding"), (FanOut, "trust_holding")],
 )
 def test_nothing_is_written_to_the_socket_of_a_session_that_could_not_enter(monkeypatch, owner, name):
     """The socket's descriptor is soon another connection's, which would be sent the alerts of somebody else."""
@@ -119,7 +119,7 @@ def test_nothing_is_written_to_the_socket_of_a_session_that_could_not_enter(monk
     assert len(town.hub) == 2
 
 
-@pytest.mark.parametrize(("owner", "name"), [(NoCalls, "leave"), (FanOut, "leave")])
+@pytest.mark.parametrize(("owner", "name"), [(Calls, "leave"), (FanOut, "leave")])
 def test_nothing_is_written_to_the_socket_of_a_session_that_has_left_although_leaving_failed(monkeypatch, owner, name):
     """The same as after an error when a session enters."""
     sockets = Sockets()
