@@ -4,28 +4,23 @@ They are in no journal and in no store, so a test that was not sent yet is lost 
 takes the device's shard.
 """
 
-from collections.abc import Callable
-
 from ..clock import Clock, Now
 from ..geometry.sphere import cell_place
-from ..model.alert import Revision
+from ..model.alert import SEVERITY_RANK, Revision
 from ..stream.own_tests import OwnTests
 from ..wire.frames import encode_json
 from . import messages
 from .devices import Device
 from .messages import PushMessage
-from .scheduler import PushScheduler, SinglePush
+from .requests import Outgoing
+from .scheduler import PushScheduler
 
 
 class DeviceTests:
     """The own tests that devices of this process have asked for and that no push service has accepted yet."""
 
-    def __init__(
-        self, sending: PushScheduler, find: Callable[[bytes], Device | None], tests: OwnTests, clock: Clock
-    ) -> None:
-        """Create an empty object. `find` returns the device of this process with a digest, or None."""
+    def __init__(self, sending: PushScheduler, tests: OwnTests, clock: Clock) -> None:
         self._sending = sending
-        self._find = find
         self._tests = tests
         self._clock = clock
         self._asked: dict[bytes, Revision] = {}  # by the device's digest: the newest test that it has asked for
@@ -45,7 +40,7 @@ class DeviceTests:
         if self._asked:
             now = self._clock.now()
             for digest, alert in list(self._asked.items()):
-                device = self._find(digest)
+                device = self._sending.devices.find(digest)
                 if device is None or messages.ttl_s(alert.ends_at, now.wall_ms) < 1:
                     del self._asked[digest]
                 else:
@@ -53,15 +48,15 @@ class DeviceTests:
 
     def _send(self, device: Device, alert: Revision, now: Now) -> None:
         message = PushMessage(alert.revision, is_cancel=False, payload=encode_json(alert)[0])
-        push = SinglePush(
+        outgoing = Outgoing(
             topic=alert.id,
             text=lambda body_bytes: messages.plaintext(message, now.wall_ms, body_bytes),
             until_ms=alert.ends_at,
-            severity=alert.alert.severity,
+            rank=SEVERITY_RANK[alert.alert.severity],
         )
 
-        async def came(was_taken: bool) -> None:
-            if was_taken and self._asked.get(device.digest) is alert:
+        async def taken() -> None:
+            if self._asked.get(device.digest) is alert:
                 del self._asked[device.digest]
 
-        self._sending.send_single(device, now, push, came)
+        self._sending.send_single(device, now, outgoing, taken)

@@ -190,25 +190,25 @@ class PushProcess:
 
                 async def sweep() -> None:
                     await waking.sweep()
-                    collector.look(reader.applied + len(waking.devices), idle=waking.sending.under_way == 0)
+                    collector.look(reader.applied + len(waking.devices), idle=waking.sending.queues.under_way == 0)
 
                 async with tasks.running(
-                    shards=lambda: shards.attach(waking),
+                    shards=lambda: shards.attach(waking.loader),
                     devices=waking.follow,
                     sweep=tasks.every(SWEEP_S, sweep),
                     probe=tasks.every(PROBE_S, waking.recorder.probe),
                     purge=tasks.every(PURGE_S, lambda: _purge(waking, store, shards, clock)),
-                    recheck=tasks.whenever(reloaded, waking.recheck),
+                    recheck=tasks.whenever(reloaded, waking.reader.recheck),
                 ):
-                    await _first_of(waking.has_taken, stop.asked)
+                    await _first_of(waking.loader.has_taken, stop.asked)
                     collector.start()
                     gc.set_threshold(YOUNG)
                     logger.info("ready: listening on %s with %d devices", settings.listen, len(waking.devices))
-                    if waking.set_aside:
+                    if waking.reader.set_aside:
                         logger.warning(
                             "%d stored devices get no pushes: their key or push service is not configured, or they "
                             "exceed --max-devices",
-                            waking.set_aside,
+                            waking.reader.set_aside,
                         )
                     await stop.asked.wait()
             calls.drain.begin()
@@ -225,7 +225,7 @@ class PushProcess:
         """
         loop = asyncio.get_running_loop()
         end_at = loop.time() + self._means.settings.drain_s
-        logger.info("stopping; waiting for %d pushes under way", waking.sending.under_way)
+        logger.info("stopping; waiting for %d pushes under way", waking.sending.queues.under_way)
         waking.sending.end()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._means.settings.drain_s):
@@ -262,7 +262,7 @@ class PushProcess:
         )
         waking.sending.took = took.observe
         answers_of = functools.cache(answers.labels)
-        waking.sending.answered = lambda service, status: answers_of(service, status).inc()
+        waking.sending.requests.answered = lambda service, status: answers_of(service, status).inc()
         self._metrics.watch(lambda: _metrics_of(waking, shards))
         return waking
 
@@ -271,7 +271,7 @@ class PushProcess:
     ) -> DevicesContext:
         def unready() -> list[str]:
             reasons = ["draining"] if calls.drain.begun else []
-            if not waking.has_taken.is_set():
+            if not waking.loader.has_taken.is_set():
                 reasons.append("starting: reading the log and the devices")
             if (error := waking.recorder.error or shards.error) is not None:
                 reasons.append(f"store of devices unreachable: {error}")
@@ -321,7 +321,7 @@ async def _opened(store: DeviceStore) -> AsyncIterator[DeviceStore]:
 async def _purge(waking: DeviceManager, store: DeviceStore, shards: Shards, clock: Clock) -> None:
     """Delete the delivery records of alerts that have ended from the device store."""
     with contextlib.suppress(StoreUnavailable):
-        await store.purge(shards.terms.keys(), clock.now().wall_ms, waking.what_is_over())
+        await store.purge(shards.terms.keys(), clock.now().wall_ms, waking.sending.lines.is_over)
 
 
 def _stands(tokens: TokenVerifier, record: Record) -> bool | None:
@@ -351,12 +351,12 @@ def _metrics_of(waking: DeviceManager, shards: Shards) -> Iterator[Metric]:
     recorder = waking.recorder
     yield gauge("push_devices", "Devices that are registered, and are this process's", len(waking.devices))
     yield gauge("push_shards", "Shards of the devices that are this process's, of 64", len(shards.terms))
-    yield gauge("push_set_aside", "Devices of the store that can't be used", waking.set_aside)
-    yield gauge("push_under_way", "Requests to push services under way", waking.sending.under_way)
-    yield gauge("push_waiting", "Devices that wait for their push service", waking.sending.waiting())
-    yield counters("push", "Pushes, by what came of them", "outcome", waking.sending.outcomes.items())
+    yield gauge("push_set_aside", "Devices of the store that can't be used", waking.reader.set_aside)
+    yield gauge("push_under_way", "Requests to push services under way", waking.sending.queues.under_way)
+    yield gauge("push_waiting", "Devices that wait for their push service", waking.sending.queues.waiting())
+    yield counters("push", "Pushes, by what came of them", "outcome", waking.sending.requests.outcomes.items())
     text = "Which part of the phones of a push service have a host that takes pushes, as far as is known"
-    yield gauges("push_lane_open", text, "service", waking.sending.open_shares().items())
+    yield gauges("push_lane_open", text, "service", waking.sending.queues.open_shares().items())
     yield counter("sending_failures", "Unexpected errors while alerts were sent", waking.fanout.failures)
     yield counter("push_unrecorded", "Lines that were not in the store when they should have been", recorder.unrecorded)
-    yield counters("push_forgotten", "Devices that were forgotten, by why", "why", waking.forgotten.items())
+    yield counters("push_forgotten", "Devices that were forgotten, by why", "why", waking.devices.forgotten.items())
