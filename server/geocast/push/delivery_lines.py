@@ -57,10 +57,6 @@ class DeliveryLines:
                 lines.append(self.line(device, alert, alert.revision_number, State.SENT if has_it else State.MAYBE))
         return lines
 
-    def of_all(self, device: Device) -> list[DeliveryRecord]:
-        """Return the lines of a device for all live alerts."""
-        return self.of(device, self._live)
-
     def of_held(self, device: Device, holding: Iterable[str], now: Now) -> list[DeliveryRecord]:
         """Return the lines of a device for the alerts with these ids, which it says it has (rules R5, WPR10).
 

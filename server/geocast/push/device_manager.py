@@ -292,7 +292,7 @@ class DeviceManager:
         for digest in digests:
             await self.reader.read(digest)
         for part in self.devices.parts(RECHECKED):
-            await self.recorder.before([line for device in part for line in self.sending.lines.of_all(device)])
+            await self.recorder.before([line for device in part for line in self.sending.lines.of(device, self.live)])
 
     def _is_up_to_date(self, stored: StoredDevice) -> bool:
         """Return whether this process has a device exactly as it is stored.

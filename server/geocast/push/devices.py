@@ -122,8 +122,7 @@ class Device:
 class Times:
     """A queue of devices, ordered by the times at which something is due for them.
 
-    A device may be in the queue several times. If its time is moved to a later one, `take` still returns the device at
-    the old time too.
+    A device may be in the queue several times. If its time is moved to a later one, it is due at the old time too.
     """
 
     def __init__(self) -> None:
@@ -134,26 +133,21 @@ class Times:
         return len(self._heap)
 
     def put(self, at: float, device: Device) -> None:
-        """Add a device to the queue. `take` returns the device once the time `at` has come."""
+        """Add a device to the queue, for the time `at`."""
         heappush(self._heap, (at, next(self._order), device))
 
-    def take(self, now: float) -> list[Device]:
-        """Remove and return the devices whose time is at or before `now`, except those that have left this process."""
+    def handle(self, now: float, handle: Callable[[Device], None]) -> None:
+        """Remove the devices whose time is at or before `now`, and call a function with each that is still here.
+
+        If the function raises, the device is due again at the next call. So an unexpected error harms no other device.
+        """
         due = []
         while self._heap and self._heap[0][0] <= now:
-            device = heappop(self._heap)[2]
-            if device.is_here:
-                due.append(device)
-        return due
-
-    def handle(self, now: float, handle: Callable[[Device], None]) -> None:
-        """Call a function with each device that `take` returns. If it raises, the device is due again at the next call.
-
-        So an unexpected error harms no other device.
-        """
-        for device in self.take(now):
+            due.append(heappop(self._heap)[2])
+        for device in due:
             try:
-                handle(device)
+                if device.is_here:
+                    handle(device)
             except Exception as error:
                 report_caught("what was due for a device failed", error)
                 self.put(now, device)

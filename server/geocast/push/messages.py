@@ -18,11 +18,6 @@ RENEW = "renew"
 _CUT = ("id", "revision", "category", "title", "headline", "severity", "status", "issued_at", "expires_at")
 
 
-def size_of_body(*, is_small: bool) -> int:
-    """Return the size of each body in bytes. If `is_small`, the service of the device accepts only small ones."""
-    return SMALL_BODY_BYTES if is_small else BODY_BYTES
-
-
 class PushMessage(NamedTuple):
     """A message of the stream as JSON, with the number of the log entry that it was made from."""
 

@@ -4,9 +4,11 @@ They are in no journal and in no store, so a test that was not sent yet is lost 
 takes the device's shard.
 """
 
-from ..clock import Clock, Now
+import functools
+
+from ..clock import Clock
 from ..geometry.sphere import cell_place
-from ..model.alert import SEVERITY_RANK, Revision
+from ..model.alert import SEVERITY_RANK
 from ..stream.own_tests import OwnTests
 from ..wire.frames import encode_json
 from . import messages
@@ -23,7 +25,7 @@ class DeviceTests:
         self._sending = sending
         self._tests = tests
         self._clock = clock
-        self._asked: dict[bytes, Revision] = {}  # by the device's digest: the newest test that it has asked for
+        self._asked: dict[bytes, Outgoing] = {}  # by the device's digest: the newest test that it has asked for
 
     def ask(self, device: Device, key: str) -> None:
         """Send an own test to a device, as soon as a request to it can start. `key` is the id of its request.
@@ -31,32 +33,27 @@ class DeviceTests:
         Do nothing if the device has no place any more, because it has registered again meanwhile.
         """
         if cells := device.record.cells:
-            place = cell_place(int(cells[0], 16))
-            self._asked[device.digest] = self._tests.alert(key, place, self._clock.now())
+            now = self._clock.now()
+            alert = self._tests.alert(key, cell_place(int(cells[0], 16)), now)
+            message = PushMessage(alert.revision, is_cancel=False, payload=encode_json(alert)[0])
+            self._asked[device.digest] = Outgoing(
+                alert.id,
+                lambda body_bytes: messages.plaintext(message, self._clock.now().wall_ms, body_bytes),
+                alert.ends_at,
+                SEVERITY_RANK[alert.alert.severity],
+            )
             self.send_due()
 
     def send_due(self) -> None:
         """Start the requests that can start now. Forget tests that have ended. Call this several times a second."""
-        if self._asked:
-            now = self._clock.now()
-            for digest, alert in list(self._asked.items()):
-                device = self._sending.devices.find(digest)
-                if device is None or messages.ttl_s(alert.ends_at, now.wall_ms) < 1:
-                    del self._asked[digest]
-                else:
-                    self._send(device, alert, now)
+        now = self._clock.now()
+        for digest, test in list(self._asked.items()):
+            device = self._sending.devices.find(digest)
+            if device is None or messages.ttl_s(test.until_ms, now.wall_ms) < 1:
+                del self._asked[digest]
+            else:
+                self._sending.send_single(device, now, test, functools.partial(self._taken, digest, test))
 
-    def _send(self, device: Device, alert: Revision, now: Now) -> None:
-        message = PushMessage(alert.revision, is_cancel=False, payload=encode_json(alert)[0])
-        outgoing = Outgoing(
-            topic=alert.id,
-            text=lambda body_bytes: messages.plaintext(message, now.wall_ms, body_bytes),
-            until_ms=alert.ends_at,
-            rank=SEVERITY_RANK[alert.alert.severity],
-        )
-
-        async def taken() -> None:
-            if self._asked.get(device.digest) is alert:
-                del self._asked[device.digest]
-
-        self._sending.send_single(device, now, outgoing, taken)
+    async def _taken(self, digest: bytes, test: Outgoing) -> None:
+        if self._asked.get(digest) is test:
+            del self._asked[digest]

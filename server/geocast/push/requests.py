@@ -58,10 +58,11 @@ class PushRequests:
         Return the outcome, and for how many seconds to pause the device. If this raises, nothing was sent.
         """
         record, endpoint = device.record, device.endpoint
-        size, ttl_s = messages.size_of_body(is_small=record.small), messages.ttl_s(outgoing.until_ms, now.wall_ms)
+        size = messages.SMALL_BODY_BYTES if record.small else messages.BODY_BYTES
+        text, ttl_s = outgoing.text(size), messages.ttl_s(outgoing.until_ms, now.wall_ms)
         answer = PostResponse(PostOutcome.FAILED, "internal")  # until `send` is called, nothing was sent
         try:
-            body = encrypt(outgoing.text(size), record.p256dh, record.auth, size)
+            body = encrypt(text, record.p256dh, record.auth, size)
             authorization = self._vapid.header(record.vapid, endpoint.origin, now.wall_ms // 1000)
             topic, urgency = messages.topic(record.topic_key, outgoing.topic), messages.URGENCIES[outgoing.rank]
             push = Push(endpoint, body, ttl_s, urgency, topic, authorization, device.admission.lane.known)

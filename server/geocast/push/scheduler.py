@@ -146,9 +146,11 @@ class PushScheduler:
         now = self.tick()
         self._scheduled = False  # if a call of `_run` has failed, `wake` has to work again
         self.queues.test_closed(now.monotonic)
-        for device in self._pauses.take(now.monotonic):
-            if device.state is DeviceState.PAUSED and device.resumes_at <= now.monotonic:
-                self._resume(device)
+        self._pauses.handle(now.monotonic, self._end_pause)
+
+    def _end_pause(self, device: Device) -> None:
+        if device.state is DeviceState.PAUSED and device.resumes_at <= self._now.monotonic:
+            self._resume(device)
 
     def moved(self, device: Device) -> None:
         """Apply the limits of another host to a device, because it has registered with another endpoint.
@@ -203,12 +205,9 @@ class PushScheduler:
                     break
         except Exception as error:
             report_caught("choosing the devices for the new alerts failed", error)
-        devices, self._next = self._next, []
-        if devices:
-            try:
-                self._start(self._send(devices), devices)
-            except Exception as error:
-                self._give_up(devices, error)
+        if self._next:
+            self._start(self._send(self._next), self._next)
+            self._next = []  # only now: after an error the next call starts them
 
     def _step(self, now: Now) -> bool:
         """Take the most urgent step that is possible (Rule 3). Return False if there is nothing to do.
@@ -377,7 +376,7 @@ class PushScheduler:
             pause_s = self.requests.pause_after_error(device)
             try:
                 if device.owed is not None:
-                    self._record_outcome(device, device.owed, device.owed.outcome, pause_s)
+                    self._record_outcome(device, device.owed, pause_s)
                 else:
                     self._free(device, pause_s)
             except Exception as again:
@@ -400,7 +399,7 @@ class PushScheduler:
         except Exception as error:
             report_caught("a push request failed unexpectedly", error)
             pause_s = self.requests.pause_after_error(device)
-        self._record_outcome(device, owed, owed.outcome, pause_s)
+        self._record_outcome(device, owed, pause_s)
         if owed.outcome is not None:
             await self._act_on_answer(device, record, owed.outcome)
 
@@ -416,13 +415,12 @@ class PushScheduler:
         has_moved = device.admission.lane is not device.lane  # to another host
         if not is_current or not is_sure or has_moved:  # Rules 5 and 7
             return LATE_S if is_current and not is_sure else 0.0
+        text = functools.partial(messages.plaintext, owed.message, now.wall_ms)
         try:
-            size = messages.size_of_body(is_small=device.record.small)
-            text = messages.plaintext(owed.message, now.wall_ms, size)
-        except Exception as error:
+            outgoing = Outgoing(alert.id, text, alert.expires_at, alert.rank)
+            owed.outcome, pause_s = await self.requests.send(device, outgoing, now)
+        except Exception as error:  # nothing was sent
             return self.requests.pause_unmade(device, alert, error)
-        outgoing = Outgoing(alert.id, lambda _size: text, alert.expires_at, alert.rank)
-        owed.outcome, pause_s = await self.requests.send(device, outgoing, now)
         if owed.outcome is PostOutcome.SENT:
             accepted_ms = alert.revision.issued_at if alert.cancel is None else alert.cancel.cancelled_at
             if not owed.message.is_cancel:
@@ -430,11 +428,11 @@ class PushScheduler:
             self.took(max(0, self._clock.now().wall_ms - accepted_ms) / 1000)
         return pause_s
 
-    def _record_outcome(self, device: Device, owed: Owed, outcome: PostOutcome | None, pause_s: float) -> None:
+    def _record_outcome(self, device: Device, owed: Owed, pause_s: float) -> None:
         """Record the outcome of the request for an alert, then free the device for the next request.
 
-        `outcome` is None if the request was not sent. If `pause_s` is not 0, the device is paused for that many seconds
-        first. The *line* is the device's delivery record for the alert.
+        If `pause_s` is not 0, the device is paused for that many seconds first. The *line* is the device's delivery
+        record for the alert.
 
         - A revision was sent: the line becomes SENT.
         - A cancel was sent: the line is removed, because the device is no longer a recipient.
@@ -443,7 +441,7 @@ class PushScheduler:
         - The entry may have been sent: it is retracted too, but the device counts as a recipient, so it will get the
           cancel of the alert.
         """
-        number, is_here = owed.message.number, device.is_here
+        number, is_here, outcome = owed.message.number, device.is_here, owed.outcome
         if outcome is PostOutcome.SENT:
             self._records.recorder.after(self._line(device, owed, None if owed.message.is_cancel else State.SENT))
             if is_here and owed.message.is_cancel:  # it may have reported the alert meanwhile
