@@ -23,14 +23,15 @@ from geocast.auth.tokens import Subject
 from geocast.egress.outcomes import PostOutcome, PostResponse
 from geocast.geometry.sphere import cell_of
 from geocast.model.errors import StoreUnavailable
-from geocast.push import device_manager, scheduler
+from geocast.push import requests, scheduler, shard_loader
 from geocast.push.addresses import parse_services
 from geocast.push.delivery_journal import DeliveryJournal
 from geocast.push.device_manager import DeviceManager
 from geocast.push.devices import RENEW_MS
 from geocast.push.devicestore import DeliveryRecord, State, StoredDevice, read_line
 from geocast.push.encryption import Keyring, Record
-from geocast.push.scheduler import MARKS, OF_ONE, SLOTS, SPARE_SLOTS
+from geocast.push.queues import OF_ONE, SLOTS, SPARE_SLOTS
+from geocast.push.scheduler import MARKS
 from geocast.push.service_limits import AT_MOST, FIRST, LAST_TRY_S, UNKNOWN
 from geocast.push.shards import StaticShards
 from geocast.push.webpush import Vapid, make_vapid_key, parse_vapid
@@ -172,7 +173,7 @@ async def test_device_is_reminded_once_three_days_before_its_registration_ends()
     assert (message["type"], message["until"]) == ("renew", "2026-03-02T12:00:00.000Z")
     assert (push.urgency, push.ttl_s) == ("low", RENEW_MS // 1000)
     process.waking = process.again()
-    await process.waking.take(StaticShards().terms)
+    await process.waking.loader.take(StaticShards().terms)
     await process.passes(3_600)
     assert len(process.client.pushes) == 1
 
@@ -195,7 +196,7 @@ async def test_daily_registrations_of_a_device_do_not_add_reminders_or_timers():
     for day in range(5):
         process.clock.advance(86_400)
         await process.register()
-        assert len(process.waking._leases) == 1, day
+        assert len(process.waking._leases._leases) == 1, day
     await process.passes((LEASE_MS - RENEW_MS) / 1000 - 1)
     assert process.client.pushes == []
     await process.passes(1)
@@ -231,7 +232,7 @@ async def test_device_of_revoked_token_stored_by_another_process_is_forgotten_wh
     await process.passes(0.1)
     assert process.client.pushes == []
     assert len(process.waking.devices) == 0
-    assert process.waking.forgotten == {"revoked": 1}
+    assert process.waking.devices.forgotten == {"revoked": 1}
     assert await process.waking.records.owned(Subject("", "device")) == []
 
 
@@ -242,7 +243,7 @@ async def test_device_whose_token_key_is_unknown_is_pushed_to_until_tokens_are_r
     await process.register()
     await process.reads(a_revision("a"))
     assert len(process.client.pushes) == 1
-    await process.waking.recheck()
+    await process.waking.reader.recheck()
     assert len(process.waking.devices) == 0
 
 
@@ -281,16 +282,16 @@ async def test_requests_beyond_the_limit_of_a_push_host_wait():
         await process.register(f"device-{number}")
     process.client.outcome = None
     await process.reads(a_revision("first", severity="minor"))
-    assert process.waking.sending.under_way == len(process.client.pushes) == FIRST
-    assert process.waking.sending.waiting() == 300 - FIRST
+    assert process.waking.sending.queues.under_way == len(process.client.pushes) == FIRST
+    assert process.waking.sending.queues.waiting() == 300 - FIRST
     process.client.answer_all(PostOutcome.SENT)
     await turns()
     await turns()
     assert len(process.client.pushes) == 300
     process.client.outcome = None
     await process.reads(a_revision("second", severity="minor"))
-    assert process.waking.sending.under_way == AT_MOST < SLOTS
-    assert process.waking.sending.waiting() == 100
+    assert process.waking.sending.queues.under_way == AT_MOST < SLOTS
+    assert process.waking.sending.queues.waiting() == 100
 
 
 async def test_push_is_recorded_as_maybe_sent_before_its_request():
@@ -305,7 +306,7 @@ async def test_push_is_recorded_as_maybe_sent_before_its_request():
     process.client.outcome = PostOutcome.SENT
     process.waking = process.again()
     await process.reads(a_revision())
-    await process.waking.take(StaticShards().terms)  # after the log (rule WPS5)
+    await process.waking.loader.take(StaticShards().terms)  # after the log (rule WPS5)
     await turns()
     await process.passes(1)
     assert [(line.number, line.state) for line in told.values()] == [(1, State.SENT)]
@@ -363,7 +364,7 @@ async def test_pushes_wait_once_for_a_store_that_hangs_and_sweeps_never_do(monke
     monkeypatch.setattr(write_behind, "PATIENCE_S", 999)
     [device] = [each for each in process.waking.devices if each.record.sub == "c"]
     device.until_ms = process.clock.wall_ms  # forgetting it hangs as well
-    process.waking._schedule_check(device, device.until_ms)
+    process.waking._leases._schedule_check(device, device.until_ms)
     await process.passes(1)
     await process.reads(a_revision("severe", severity="severe"))
     assert len(process.client.pushes) == 3
@@ -442,8 +443,8 @@ async def test_stored_device_that_cannot_be_decrypted_is_left_in_store_and_count
     process.store._memory.devices[device.device] = device._replace(sealed=flipped(device.sealed))
     await process.store.put(device._replace(device=b"other", endpoint=b"elsewhere"), None)
     process.waking = process.again()
-    await process.waking.take(StaticShards().terms)
-    assert (len(process.waking.devices), process.waking.set_aside) == (0, 2)
+    await process.waking.loader.take(StaticShards().terms)
+    assert (len(process.waking.devices), process.waking.reader.set_aside) == (0, 2)
     assert len(process.store._memory.devices) == 2
 
 
@@ -468,13 +469,13 @@ async def test_stored_device_with_odd_content_is_set_aside_and_named_and_all_oth
     process.waking = process.again()
     process.waking.deliver(a_revision())
     process.waking.deliver(a_cancel())
-    await process.waking.take(StaticShards().terms)
+    await process.waking.loader.take(StaticShards().terms)
     await turns()
     assert {each.record.sub for each in process.waking.devices} == {"odd-line", "good"}
     assert [push.endpoint.url.rpartition("/")[2] for push in process.client.pushes].count("odd-line") == 1
-    assert process.waking.set_aside == 3
+    assert process.waking.reader.set_aside == 3
     assert all(each.hex() in caplog.text for each in (odd, stored.device, of["odd-line"].digest))
-    assert await process.waking.read(stored.device) is None
+    assert await process.waking.reader.read(stored.device) is None
 
 
 async def test_registration_computes_no_digest_of_live_alerts(monkeypatch):
@@ -489,12 +490,12 @@ async def test_registration_computes_no_digest_of_live_alerts(monkeypatch):
     assert len(digests) < 10
     for _ in range(4):
         await process.passes(60)
-    assert (len(process.waking.live), process.waking._ids) == (0, [{}])
+    assert (len(process.waking.live), process.waking.sending.lines._ids) == (0, [{}])
 
 
 async def test_live_alerts_are_launched_in_slices_the_most_severe_first(monkeypatch):
     """Other tasks run between slices, however many alerts are live when a shard is taken (rule WPO3)."""
-    monkeypatch.setattr(device_manager, "LAUNCHED", 10)
+    monkeypatch.setattr(shard_loader, "LAUNCHED", 10)
     process = Process()
     await process.register()
     process.waking = process.again()
@@ -506,7 +507,7 @@ async def test_live_alerts_are_launched_in_slices_the_most_severe_first(monkeypa
     monkeypatch.setattr(
         process.waking.fanout, "launch", lambda alert, now: launched.append(alert.id) or whole(alert, now)
     )
-    taking = asyncio.ensure_future(process.waking.take(StaticShards().terms))
+    taking = asyncio.ensure_future(process.waking.loader.take(StaticShards().terms))
     while not taking.done():
         before = len(launched)
         await asyncio.sleep(0)
@@ -521,7 +522,7 @@ async def test_what_is_over_is_true_only_for_alerts_that_are_not_live():
     await process.reads(a_revision())
     await process.passes(0)
     digest = Keyring([bytes(32)]).digest
-    is_over = process.waking.what_is_over()
+    is_over = process.waking.sending.lines.is_over
     assert (is_over(digest("alert", "a-1")), is_over(digest("alert", "b"))) == (False, True)
 
 
@@ -542,8 +543,11 @@ async def test_exception_in_a_push_request_loses_neither_the_phone_nor_its_slot(
 
         return instead
 
-    lane = type(next(iter(sending.lanes.values())))
-    owners = {"record": lane, "_message": scheduler, "encrypt": scheduler, "send": process.client}
+    lane = type(next(iter(sending.queues.lanes.values())))
+    owners = {
+        "record": lane, "_message": scheduler, "encrypt": requests, "send": process.client,
+        "_pause_s": sending.requests,
+    }  # fmt: skip
     owner = owners.get(broken, sending)
     monkeypatch.setattr(owner, broken, fails(getattr(owner, broken)))
     await process.reads(a_revision("first"))
@@ -551,8 +555,8 @@ async def test_exception_in_a_push_request_loses_neither_the_phone_nor_its_slot(
     await process.reads(a_revision("second"))
     told = Counter(message["alert"]["id"] for message in process.client.received())
     assert (told["first"] >= 5, told["second"]) == (True, 5)
-    assert (sending.under_way, sending.idle.is_set()) == (0, True)
-    assert {lane.under_way for lane in sending.lanes.values()} == {0}
+    assert (sending.queues.under_way, sending.idle.is_set()) == (0, True)
+    assert {lane.under_way for lane in sending.queues.lanes.values()} == {0}
     assert "a bug" in caplog.text
     assert tasks.failures["callback"] - counted == 2
 
@@ -578,11 +582,11 @@ async def test_alert_that_cannot_become_a_push_is_set_aside_until_its_next_revis
     for _ in range(8):
         await process.passes(100)
     assert [message["alert"]["id"] for message in process.client.received()] == ["good"]
-    assert (len(tries), process.waking.sending.outcomes["unmade"]) == (3, 1)
+    assert (len(tries), process.waking.sending.requests.outcomes["unmade"]) == (3, 1)
     await process.reads(a_revision("odd", 2, severity="extreme"))
     await process.passes(0)
     assert process.client.received()[-1]["alert"]["revision"] == 2
-    assert not any(each.unmade for each in process.waking.sending._devices if each is not None)
+    assert not any(each.unmade for each in process.waking.devices._rows if each is not None)
 
 
 async def test_second_record_of_a_push_within_a_transaction_replaces_the_first():
@@ -622,7 +626,7 @@ async def test_device_that_registers_while_it_is_being_forgotten_stays_registere
     process = Process()
     await process.register()
     [device] = process.waking.devices
-    forgetting = asyncio.ensure_future(process.waking.forget([device], "asked"))
+    forgetting = asyncio.ensure_future(process.waking.devices.forget([device], "asked"))
     await process.register(cells=())
     await forgetting
     [device] = process.waking.devices
@@ -640,8 +644,8 @@ async def test_devices_beyond_the_capacity_of_the_process_stay_in_the_store():
     keyring = Keyring([bytes(32)])
     shards = StaticShards()
     process.waking = DeviceManager(2, process.store, shards, process.client, keyring, services, vapid, process.clock)
-    await process.waking.take(StaticShards().terms)
-    assert (len(process.waking.devices), process.waking.set_aside) == (2, 1)
+    await process.waking.loader.take(StaticShards().terms)
+    assert (len(process.waking.devices), process.waking.reader.set_aside) == (2, 1)
     assert len(process.store._memory.devices) == 3
 
 
@@ -711,7 +715,7 @@ async def test_devices_of_one_owner_use_few_slots_and_all_get_the_alert():
         await process.register(f"device-{number}", sub="owner")
     process.client.outcome = None
     await process.reads(a_revision())
-    assert process.waking.sending.under_way == 2 * OF_ONE
+    assert process.waking.sending.queues.under_way == 2 * OF_ONE
     process.client.answer_all(PostOutcome.SENT)
     await turns()
     await process.passes(1)
@@ -726,8 +730,8 @@ async def test_host_with_a_successful_push_is_still_trusted_after_a_restart():
     await process.register("stranger", endpoint=at("other", "x"), cells=())
     await process.reads(a_revision("first"))
     process.waking = process.again()
-    await process.waking.take(StaticShards().terms)
-    lanes = process.waking.sending.lanes
+    await process.waking.loader.take(StaticShards().terms)
+    lanes = process.waking.sending.queues.lanes
     assert {host: lane.known for host, lane in lanes.items()} == {"good.example": True, "other.example": False}
     assert sum(device.record.worked for device in process.waking.devices) == lanes["good.example"].marked == MARKS
 
@@ -738,7 +742,7 @@ async def test_new_push_host_of_a_device_is_not_trusted_because_the_old_one_was(
     await process.register(endpoint=at("good", "x"))
     await process.reads(a_revision("first"))
     await process.register(endpoint=at("other", "x"))
-    assert {host: lane.known for host, lane in process.waking.sending.lanes.items()} == {"other.example": False}
+    assert {host: lane.known for host, lane in process.waking.sending.queues.lanes.items()} == {"other.example": False}
     [device] = process.waking.devices
     assert not device.record.worked
     assert not device.served
@@ -750,9 +754,9 @@ async def test_push_hosts_without_devices_are_forgotten():
     for number in range(20):
         await process.register(endpoint=at(f"host-{number}", "x"))
         await process.reads(a_revision(f"alert-{number}"))
-    assert list(process.waking.sending.lanes) == ["host-19.example"]
-    await process.waking.forget(list(process.waking.devices), "asked")
-    assert process.waking.sending.lanes == {}
+    assert list(process.waking.sending.queues.lanes) == ["host-19.example"]
+    await process.waking.devices.forget(list(process.waking.devices), "asked")
+    assert process.waking.sending.queues.lanes == {}
 
 
 async def test_suspended_push_host_is_tested_with_devices_that_it_served_before():
@@ -764,7 +768,7 @@ async def test_suspended_push_host_is_tested_with_devices_that_it_served_before(
     await process.reads(a_revision("first"))
     for number in range(60):
         await process.register(f"dead-{number}")
-    [lane] = process.waking.sending.lanes.values()
+    [lane] = process.waking.sending.queues.lanes.values()
     lane.width = 1  # the width after seven halvings
     process.client.dead = ""
     await process.reads(a_revision("second"))
@@ -788,13 +792,13 @@ async def test_suspended_push_host_that_never_accepted_a_push_is_probed_with_any
     process.client.dead = ""
     for number in range(20):
         await process.register(f"new-{number}")
-    [lane] = process.waking.sending.lanes.values()
+    [lane] = process.waking.sending.queues.lanes.values()
     lane.width = 1
     for owner in range(5):
         lane.start()
         lane.record(PostOutcome.AWAY, owner, process.clock.now().monotonic)
         lane.end()
-    process.waking.sending._closed.add(lane)
+    process.waking.sending.queues._closed.add(lane)
     process.client.dead = None
     await process.reads(a_revision())
     assert process.client.pushes == []

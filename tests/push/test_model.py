@@ -29,7 +29,7 @@ from geocast.alertlog import Counts
 from geocast.egress.outcomes import PostOutcome, PostResponse
 from geocast.geometry.sphere import cell_of, cell_place
 from geocast.model.alert import Circle
-from geocast.push import device_manager
+from geocast.push import shard_loader
 from geocast.push.addresses import parse_services
 from geocast.push.delivery_journal import DeliveryJournal
 from geocast.push.device_manager import DeviceManager
@@ -148,11 +148,11 @@ class Pushes(RuleBasedStateMachine):
         process.shards.terms.update(terms)
         process.shards.unsure.difference_update(terms)
         process.shards.lost.difference_update(terms)
-        self.run_async(process.waking.take(terms))
+        self.run_async(process.waking.loader.take(terms))
 
     def let_go(self, process, shards):
         """Take these shards away from a process."""
-        self.run_async(process.waking.let_go(shards))
+        self.run_async(process.waking.loader.let_go(shards))
         for shard in shards:
             process.shards.terms.pop(shard, None)
         process.shards.lost.difference_update(shards)
@@ -449,7 +449,7 @@ class Pushes(RuleBasedStateMachine):
             if self.under_way:
                 self.give(0, PostOutcome.SENT)
             elif any(self.waking_device(name).state is DeviceState.PAUSED for name in self.clients) or any(
-                not lane.is_open for each in self.processes for lane in each.waking.sending.lanes.values()
+                not lane.is_open for each in self.processes for lane in each.waking.sending.queues.lanes.values()
             ):
                 self.wait(60)
             else:
@@ -563,7 +563,7 @@ def test_random_events_push_to_each_device_what_the_model_predicts(machine, sett
     recorded at once or with the next write. Any time between would depend on the machine's clock.
     """
     monkeypatch.setattr(DeliveryJournal, "SETTLE_S", settle_s)
-    monkeypatch.setattr(device_manager, "LET_GO_S", 0)  # don't wait for answers: the test gives them before
+    monkeypatch.setattr(shard_loader, "LET_GO_S", 0)  # don't wait for answers: the test gives them before
     assert len(NAMES) < AT_MOST
     run_state_machine_as_test(
         machine,

@@ -38,7 +38,7 @@ async def test_own_test_of_a_device_is_neither_counted_nor_recorded():
     [(_, lines)] = [found async for batch in process.store.load(dict.fromkeys(range(64), 1)) for found in batch]
     assert not lines
     process.waking = process.again()
-    await process.waking.take(dict.fromkeys(range(64), 1))
+    await process.waking.loader.take(dict.fromkeys(range(64), 1))
     await process.passes(1)
     assert len(process.client.pushes) == 1
 

@@ -25,7 +25,7 @@ async def letting_go_of_what_is_under_way(process):
     """Let go of all shards while a push has no answer yet; return the task that does so."""
     process.client.outcome = None
     await process.reads(a_revision())
-    letting_go = asyncio.ensure_future(process.waking.let_go(EVERY))
+    letting_go = asyncio.ensure_future(process.waking.loader.let_go(EVERY))
     await turns()
     return letting_go
 
@@ -43,11 +43,11 @@ async def test_process_sends_nothing_after_it_has_given_up_the_shard():
     """The devices of the shard are no longer in the process, and unchanged in the store (rule WPN1)."""
     process = Process()
     await process.register()
-    await process.waking.let_go(EVERY)
+    await process.waking.loader.let_go(EVERY)
     assert len(process.waking.devices) == len(process.waking.fanout) == 0
     await process.reads(a_revision())
     assert process.client.pushes == []
-    await process.waking.take(StaticShards().terms)
+    await process.waking.loader.take(StaticShards().terms)
     await turns()
     assert len(process.client.pushes) == 1
 
@@ -67,15 +67,15 @@ async def test_answer_that_arrives_while_the_shard_is_given_up_is_recorded():
 
 async def test_unanswered_push_counts_as_maybe_sent_for_the_next_process_of_the_shard(monkeypatch):
     """The delivery record was written before the request (rules WPN1, WPS3)."""
-    monkeypatch.setattr("geocast.push.device_manager.LET_GO_S", 0.0)
+    monkeypatch.setattr("geocast.push.shard_loader.LET_GO_S", 0.0)
     process = Process()
     await process.register()
     process.client.outcome = None
     await process.reads(a_revision())
-    await process.waking.let_go(EVERY)
+    await process.waking.loader.let_go(EVERY)
     assert lines(process) == [(1, State.MAYBE)]
     process.client.outcome = PostOutcome.SENT
-    await process.waking.take(StaticShards().terms)
+    await process.waking.loader.take(StaticShards().terms)
     await process.reads(a_cancel())
     assert [message["type"] for message in process.client.received()] == ["alert", "cancel"]
 
@@ -92,9 +92,9 @@ async def test_process_without_the_shard_reports_how_many_pushes_will_follow():
     told = process.store._memory.lines[digest]
     for alert_id in ("held", "new"):
         del told[records._keyring.digest("alert", alert_id)]
-    assert await process.waking.count_owed(digest, {}) == 2
-    assert await process.waking.count_owed(digest, {"held": 1}) == 1
-    assert await process.waking.count_owed(records.digest_of(Subject("", "nobody"), "device"), {}) == 0
+    assert await process.waking.reader.count_owed(digest, {}) == 2
+    assert await process.waking.reader.count_owed(digest, {"held": 1}) == 1
+    assert await process.waking.reader.count_owed(records.digest_of(Subject("", "nobody"), "device"), {}) == 0
     assert len(process.waking.fanout) == 1
 
 
@@ -113,7 +113,7 @@ async def test_changes_by_other_processes_to_devices_are_applied():
     await other.put(stored, None)
     await turns()
     assert [each.digest for each in process.waking.devices] == [device.digest]
-    await process.waking.let_go([shard_of(device.digest)])
+    await process.waking.loader.let_go([shard_of(device.digest)])
     del process.waking._shards._terms[shard_of(device.digest)]
     await other.put(stored._replace(until_ms=stored.until_ms + 1), stored)
     await turns()

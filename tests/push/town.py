@@ -25,7 +25,7 @@ from geocast.egress.outcomes import PostOutcome, PostResponse
 from geocast.geometry.sphere import cell_of
 from geocast.model.alert import OWN_TEST_PREFIX, SEVERITY_RANK, Circle, Revision
 from geocast.model.errors import StoreUnavailable
-from geocast.push import scheduler, service_limits
+from geocast.push import queues, service_limits
 from geocast.push.addresses import parse_services
 from geocast.push.device_manager import DeviceManager
 from geocast.push.devicestore import SHARDS
@@ -383,21 +383,21 @@ class Town:
             await self.store.start()
             waking = self.waking
             async with tasks.running(
-                shards=lambda: self.shards.attach(waking),
+                shards=lambda: self.shards.attach(waking.loader),
                 devices=waking.follow,
                 sweep=tasks.every(lambda: self.sweep_s, waking.sweep),
                 probe=tasks.every(lambda: self.pause_s, waking.recorder.probe),
                 purge=tasks.every(5.0, self._purge),
-                recheck=tasks.whenever(self.reloaded, waking.recheck),
+                recheck=tasks.whenever(self.reloaded, waking.reader.recheck),
                 counts=tasks.every(lambda: self.pause_s, lambda: waking.store_counts(self._count)),
             ):
-                await waking.has_taken.wait()
+                await waking.loader.has_taken.wait()
                 return await story(self)
 
         return self.loop.run_until_complete(main())
 
     async def _purge(self):
-        await self.store.purge(self.shards.terms.keys(), self.clock.wall_ms, self.waking.what_is_over())
+        await self.store.purge(self.shards.terms.keys(), self.clock.wall_ms, self.waking.sending.lines.is_over)
 
     async def _count(self, counts):
         self.counted.update({alert_id: each.pushed for alert_id, each in counts.items()})
@@ -421,15 +421,15 @@ class Town:
     def leaks(self):
         """Return what is wrong with the limits when no request is under way."""
         sending = self.waking.sending
-        gates = {"slots": sending._slots, "spare": sending._spare, **sending.lanes}
+        gates = {"slots": sending.queues.slots, "spare": sending.queues.spare, **sending.queues.lanes}
         found = [f"{name}: {gate.under_way} under way" for name, gate in gates.items() if gate.under_way]
         found += [f"{name}: {gate.coming} coming" for name, gate in gates.items() if gate.coming]
-        found += [f"{sending.waiting()} waiting"] * (sending.waiting() > 0)
+        found += [f"{sending.queues.waiting()} waiting"] * (sending.queues.waiting() > 0)
         found += [f"{each.state} {each.digest.hex()}" for each in self.waking.devices if each.state.name != "IDLE"]
         found += ["not idle"] * (not sending.idle.is_set())
         if len(self.waking.fanout) != len(self.waking.devices):
             found.append(f"{len(self.waking.fanout)} rows of {len(self.waking.devices)} devices")
-        if sum(each.devices for each in sending.lanes.values()) < len(self.waking.devices):
+        if sum(each.devices for each in sending.queues.lanes.values()) < len(self.waking.devices):
             found.append("devices of hosts miscounted")
         found += [f"fails: {self.waking.fanout.failing()}"] * (self.waking.fanout.failing() > 0)
         return found
@@ -444,8 +444,8 @@ class Town:
 
 def small_limits(monkeypatch):
     """Let few devices reach the limits."""
-    monkeypatch.setattr(scheduler, "SLOTS", 3)
-    monkeypatch.setattr(scheduler, "SPARE_SLOTS", 2)
+    monkeypatch.setattr(queues, "SLOTS", 3)
+    monkeypatch.setattr(queues, "SPARE_SLOTS", 2)
     monkeypatch.setattr(service_limits, "AT_MOST", 3)
     monkeypatch.setattr(service_limits, "BAD", 2)
 

@@ -7,12 +7,13 @@ of retries, and the device is later sent the newest revision of each alert that 
 
 routes, registering   HTTP: register, change and remove devices
 device_manager        the devices of this process, from the store to the fan-out
-device_state, devices  a device and its state
+device_reader, shard_loader, lease_watch   reading one device; loading a shard; what is due for devices at certain times
+devices, device_state, device_rows   a device and its state; all devices of this process
 scheduler             which device is sent which alert next
-client, http_client   how a push request is made
+queues, service_limits   devices that wait for their host or for a slot; how many requests may run at once
+requests, client, http_client   how a push request is made
 messages, webpush, encryption   the payload, its encryption by RFC 8291, and the stored form of a device
-service_limits        how many requests may run at once to each push service
-delivery_journal      which alerts devices were sent, recorded before and after each request
+delivery_lines, delivery_journal   which alerts devices were sent, recorded before and after each request
 device_repository, devicestore   where devices are stored
 leases, shards        which process is responsible for which devices
 addresses, settings   where pushes may go; the options of `geocast push`

@@ -4,14 +4,17 @@ Two processes may change a device at once. So each change names the state that i
 was faster, the device is read again and the change is made again.
 """
 
+import contextlib
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 from ..auth.tokens import Subject
 from ..model.errors import StoreUnavailable
 from . import devicestore
 from .delivery_journal import DeliveryJournal
+from .devices import Device
 from .devicestore import DeliveryRecord, DeviceStore, Limits, Put, PutResult, RegistrationKey, StoredDevice
 from .encryption import Keyring, Record
 
@@ -21,12 +24,14 @@ TRIES = 20  # attempts at one change before StoreUnavailable is raised
 class OpenedDevice(NamedTuple):
     """A stored device with its decrypted record.
 
-    Each of `lines` says which revision of an alert the device was sent.
+    Each of `lines` says which revision of an alert the device was sent. `key` is the index of the key that encrypted
+    the record.
     """
 
     stored: StoredDevice
     record: Record
     lines: Sequence[DeliveryRecord]
+    key: int = 0
 
 
 # A function that decides how to change a device. It takes the stored device, or None if there is none. It returns the
@@ -46,8 +51,8 @@ class DeviceRepository:
 
         All writes go through `recorder`, which tracks whether the store can be written.
         """
+        self.recorder = recorder
         self._store = store
-        self._recorder = recorder
         self._keyring = keyring
 
     def digest_of(self, owner: Subject, device_id: str) -> bytes:
@@ -64,7 +69,7 @@ class DeviceRepository:
         Raise StoreUnavailable if the store can't be used.
         """
         found = await self._store.find(device)
-        return None if found is None else self._opened(*found)
+        return None if found is None else self.opened(*found)
 
     async def knowing(self, secret: bytes) -> OpenedDevice | None:
         """Return the device that has a secret with this SHA-256.
@@ -72,7 +77,7 @@ class DeviceRepository:
         Return None if there is no such device or no key decrypts it. Raise StoreUnavailable if the store can't be used.
         """
         stored = await self._store.knowing(secret)
-        return None if stored is None else self._opened(stored, ())
+        return None if stored is None else self.opened(stored)
 
     async def owned(self, owner: Subject) -> Sequence[RegistrationKey]:
         """Return the registration keys of all devices that belong to an owner.
@@ -104,24 +109,34 @@ class DeviceRepository:
         note = self._keyring.seal_note(json.dumps(holding).encode(), device) if holding else b""
         for _ in range(TRIES):
             found = await self._store.find(device)
-            before = None if found is None else self._opened(*found)
+            before = None if found is None else self.opened(*found)
             made = change(before)
             if made is None:
                 return None, before
             stored = self.sealed(*made)
             was, told = (None, ()) if found is None else found
-            put = await self._recorder.put(stored, was, limits=limits, note=note, lines=held(stored, told))
+            put = await self.recorder.put(stored, was, limits=limits, note=note, lines=held(stored, told))
             if put.result is not PutResult.CHANGED:
                 return put, before
         raise StoreUnavailable("other processes keep changing the device")
 
-    async def forget(self, devices: Collection[RegistrationKey]) -> None:
-        """Delete these registrations.
+    async def rewrite(self, device: Device, **changes: Any) -> None:
+        """Change fields of a device's record, in this process and in the store.
 
-        If a device has registered again in the meantime, its newer registration stays. Raise StoreUnavailable if the
-        store can't be used.
+        If the store can't be used, the change is lost when this process ends; but the next process that has the device
+        will learn the same from the answer to its first push. If the store has a newer registration of the device, the
+        stored record is left unchanged.
         """
-        await self._recorder.forget(devices)
+        device.record = replace(device.record, **changes)
+        known = device.known
+
+        def change(kept: OpenedDevice | None) -> tuple[Record, int] | None:
+            if kept is None or kept.stored.known != known:
+                return None  # the device has registered again meanwhile
+            return replace(kept.record, **changes), known.until_ms
+
+        with contextlib.suppress(StoreUnavailable):
+            await self.change(device.digest, change)
 
     def sealed(self, record: Record, until_ms: int) -> StoredDevice:
         """Return a device in the encrypted form in which the store keeps it.
@@ -152,12 +167,13 @@ class DeviceRepository:
     def _owner_digest(self, owner: Subject) -> bytes:
         return self._keyring.digest("owner", owner.sub, *_issuer_of(owner))
 
-    def _opened(self, stored: StoredDevice, lines: Sequence[DeliveryRecord]) -> OpenedDevice | None:
+    def opened(self, stored: StoredDevice, lines: Sequence[DeliveryRecord] = ()) -> OpenedDevice | None:
+        """Return a stored device with its decrypted record, or None if no key decrypts it."""
         try:
-            record, _ = self._keyring.open(stored.sealed, stored.device, stored.until_ms)
+            record, key = self._keyring.open(stored.sealed, stored.device, stored.until_ms)
         except (TypeError, ValueError):
             return None
-        return OpenedDevice(stored, record, lines)
+        return OpenedDevice(stored, record, lines, key)
 
 
 def _issuer_of(owner: Subject) -> tuple[str, ...]:

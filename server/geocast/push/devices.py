@@ -1,8 +1,8 @@
-"""The devices of this process, in memory, and a queue of the times at which something is due for them."""
+"""A device of this process, in memory, and a queue of the times at which something is due for devices."""
 
 import hashlib
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from itertools import count
@@ -66,16 +66,16 @@ class Device:
     term: int
     state: DeviceState = DeviceState.IDLE
     row: int = -1  # its row in the fan-out; -1 before it enters and after it leaves
-    lane: ServiceLimit = field(init=False)  # the limit of its endpoint's host; set by `PushScheduler.enter`
+    lane: ServiceLimit = field(init=False)  # the limit of its endpoint's host; set by `Queues.enter`
     served: bool = False  # whether its push service accepted the last push
     marked: bool = False  # whether its stored record says that its host has accepted a push
-    admission: Admission = field(init=False)  # of its latest request; set by `PushScheduler.enter`
+    admission: Admission = field(init=False)  # of its latest request; set by `Devices.enter`
     owed: Owed | None = None  # UNDER_WAY: the alert that is being sent; None for a reminder
     urgency: Urgency = (0, True)  # WAITING: the urgency of the most urgent alert that it lacks
     gate: Gate | None = None  # WAITING: the limit in whose queue it waits
     resumes_at: float = 0.0  # PAUSED: the end of the pause, on the monotonic clock
     failures: int = 0  # failed requests in a row
-    unmade: Mapping[tuple[str, int], int] = field(default_factory=lambda: _NONE)  # see `PushScheduler._pause_unmade`
+    unmade: Mapping[tuple[str, int], int] = field(default_factory=lambda: _NONE)  # see `PushRequests.pause_unmade`
     looked_at_ms: int | None = None  # when its lease is checked next, in ms since 1970
 
     @property
@@ -119,41 +119,10 @@ class Device:
         self.state = NEXT[self.state][event]
 
 
-class Devices:
-    """All devices of this process, by digest."""
-
-    def __init__(self) -> None:
-        self._by_digest: dict[bytes, Device] = {}
-
-    def __len__(self) -> int:
-        return len(self._by_digest)
-
-    def __iter__(self) -> Iterator[Device]:
-        return iter(list(self._by_digest.values()))
-
-    def find(self, digest: bytes) -> Device | None:
-        """Return the device with this digest, or None. Remove a device that has left, if an error has kept it."""
-        device = self._by_digest.get(digest)
-        if device is not None and not device.is_here:
-            self.remove(device)
-            return None
-        return device
-
-    def add(self, device: Device) -> None:
-        """Add a device. There must be no device with its digest yet."""
-        self._by_digest[device.digest] = device
-
-    def remove(self, device: Device) -> None:
-        """Remove a device. Do nothing if it is not among the devices."""
-        if self._by_digest.get(device.digest) is device:
-            del self._by_digest[device.digest]
-
-
 class Times:
     """A queue of devices, ordered by the times at which something is due for them.
 
-    A device may be in the queue several times. If its time is moved to a later one, `take` still returns the device at
-    the old time too.
+    A device may be in the queue several times. If its time is moved to a later one, it is due at the old time too.
     """
 
     def __init__(self) -> None:
@@ -164,26 +133,21 @@ class Times:
         return len(self._heap)
 
     def put(self, at: float, device: Device) -> None:
-        """Add a device to the queue. `take` returns the device once the time `at` has come."""
+        """Add a device to the queue, for the time `at`."""
         heappush(self._heap, (at, next(self._order), device))
 
-    def take(self, now: float) -> list[Device]:
-        """Remove and return the devices whose time is at or before `now`, except those that have left this process."""
+    def handle(self, now: float, handle: Callable[[Device], None]) -> None:
+        """Remove the devices whose time is at or before `now`, and call a function with each that is still here.
+
+        If the function raises, the device is due again at the next call. So an unexpected error harms no other device.
+        """
         due = []
         while self._heap and self._heap[0][0] <= now:
-            device = heappop(self._heap)[2]
-            if device.is_here:
-                due.append(device)
-        return due
-
-    def handle(self, now: float, handle: Callable[[Device], None]) -> None:
-        """Call a function with each device that `take` returns. If it raises, the device is due again at the next call.
-
-        So an unexpected error harms no other device.
-        """
-        for device in self.take(now):
+            due.append(heappop(self._heap)[2])
+        for device in due:
             try:
-                handle(device)
+                if device.is_here:
+                    handle(device)
             except Exception as error:
                 report_caught("what was due for a device failed", error)
                 self.put(now, device)

@@ -41,7 +41,6 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from ..clock import Clock
@@ -96,12 +95,6 @@ class LeaseStore(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class _Lease:
-    number: int
-    until: float  # the end, by this process's monotonic clock (Rule 1)
-
-
 class LeasedShards:
     """Holds shards (subsets of the devices) by leases: an implementation of `Shards`.
 
@@ -115,7 +108,8 @@ class LeasedShards:
         self._store = store
         self._clock = clock
         self._share = 0
-        self._leases: dict[int, _Lease] = {}  # shard -> lease: this process's leases, as far as it knows
+        self._leases: dict[int, int] = {}  # shard -> lease number: this process's leases, as far as it knows
+        self._until = float("-inf")  # the end of all these leases, by this process's monotonic clock (Rule 1)
         self._has_taken = False  # whether `owner.take` has been called, even with no shard
         self._terms: dict[int, int] = {}  # shard -> lease number: the shards whose devices are loaded
         self._going: set[int] = set()  # shards whose devices are being removed
@@ -133,9 +127,9 @@ class LeasedShards:
 
     def may_send(self, shard: int) -> bool:
         """Return whether pushes to devices of a shard may start now (Rule 1)."""
-        lease = self._leases.get(shard)
-        is_held = lease is not None and lease.number == self._terms.get(shard) and shard not in self._going
-        return is_held and lease is not None and self._clock.now().monotonic < lease.until - MARGIN_S
+        number = self._leases.get(shard)
+        is_held = number is not None and number == self._terms.get(shard) and shard not in self._going
+        return is_held and self._clock.now().monotonic < self._until - MARGIN_S
 
     def refused(self, shards: Collection[int]) -> None:
         """Stop serving these shards (subsets of the devices), because the store has refused a write for them (Rule 2).
@@ -156,7 +150,7 @@ class LeasedShards:
         Before this, the caller must stop the object that has the devices, and write their delivery records.
         """
         async with self._turn:
-            numbers = {shard: lease.number for shard, lease in self._leases.items()}
+            numbers = self._leases.copy()
             self._leases.clear()
             self._terms.clear()
             try:
@@ -170,10 +164,9 @@ class LeasedShards:
         while True:
             try:
                 pause_s = await self.renew()
-            except StoreUnavailable:
-                pause_s = RETRY_S
             except Exception as error:
-                report_caught("device shards: leases could not be renewed", error)
+                if not isinstance(error, StoreUnavailable):
+                    report_caught("device shards: leases could not be renewed", error)
                 pause_s = RETRY_S
             await asyncio.sleep(pause_s)
 
@@ -185,9 +178,8 @@ class LeasedShards:
         async with self._turn:
             now = self._clock.now().monotonic
             before = self._leases.copy()
-            numbers = {shard: lease.number for shard, lease in before.items()}
             try:
-                leased = await self._store.lease(self._process, numbers, may_take=now >= self._take_from)
+                leased = await self._store.lease(self._process, before, may_take=now >= self._take_from)
             except StoreUnavailable as error:
                 if self.error is None:
                     logger.error(
@@ -200,7 +192,7 @@ class LeasedShards:
             self._settle(leased, before, now)
         return self._pause_s(leased)
 
-    def _settle(self, leased: Leased, before: Mapping[int, _Lease], now: float) -> None:
+    def _settle(self, leased: Leased, before: Mapping[int, int], now: float) -> None:
         """Apply the store's answer to a request to renew leases.
 
         `before` has the leases for which the request was made, and `now` is the time at which it was made (monotonic
@@ -212,11 +204,11 @@ class LeasedShards:
         if leased.lost:
             logger.error("device store: data may be lost; storing the devices of this process again")
             self._take_from = now + LEASE_S
-        self._share = leased.share
+        self._share, self._until = leased.share, now + LEASE_S
         self._lose([shard for shard in self._leases if shard not in leased.numbers])
         for shard, number in leased.numbers.items():
             if shard in self._leases or shard not in before:
-                self._leases[shard] = _Lease(number, now + LEASE_S)
+                self._leases[shard] = number
         self._news.set()
 
     def _pause_s(self, leased: Leased) -> float:
@@ -258,38 +250,29 @@ class LeasedShards:
         `owner` remove the devices of lost shards (subsets of the devices), have it load the devices of new shards, or
         free one shard that this process has beyond its share. Raise StoreUnavailable if the store can't be used.
         """
-        lost = [shard for shard, number in self._terms.items() if self._number(shard) != number]
+        lost = [shard for shard, number in self._terms.items() if self._leases.get(shard) != number]
         if lost:
             await self._let_go(owner, lost)
             return True
-        fresh = {shard: lease.number for shard, lease in self._leases.items() if shard not in self._terms}
+        fresh = {shard: number for shard, number in self._leases.items() if shard not in self._terms}
         if fresh or not self._has_taken:
-            await self._take(owner, fresh)
+            self._terms.update(fresh)  # they count as held from now on
+            try:
+                await owner.take(fresh)
+            except BaseException:  # then the owner has kept no devices of them
+                for each in fresh:
+                    self._terms.pop(each, None)
+                raise
             self._has_taken = True
             return True
         if len(self._terms) <= self._share:
             return False
         shard = max(self._terms)
         await self._let_go(owner, [shard])
-        await self._release(shard)
+        async with self._turn:  # only now, so that another process can take the shard (Rule 4)
+            if (number := self._leases.pop(shard, None)) is not None:
+                await self._store.release(self._process, {shard: number}, leaving=False)
         return True
-
-    def _number(self, shard: int) -> int | None:
-        lease = self._leases.get(shard)
-        return None if lease is None else lease.number
-
-    async def _take(self, owner: ShardOwner, fresh: Mapping[int, int]) -> None:
-        """Have `owner` load the devices of new shards, which count as held from now on.
-
-        `fresh` maps each of these shards to the number of its lease.
-        """
-        self._terms.update(fresh)
-        try:
-            await owner.take(fresh)
-        except BaseException:  # then the owner has kept no devices of them
-            for shard in fresh:
-                self._terms.pop(shard, None)
-            raise
 
     async def _let_go(self, owner: ShardOwner, shards: Collection[int]) -> None:
         """Have `owner` remove the devices of these shards. No new pushes to these devices start from now on."""
@@ -300,13 +283,3 @@ class LeasedShards:
             self._going.difference_update(shards)
             for shard in shards:
                 self._terms.pop(shard, None)
-
-    async def _release(self, shard: int) -> None:
-        """Give back the lease of a shard (a subset of the devices) in the store, so that another process can take it.
-
-        Call this method after `_let_go`, when this process has removed the shard's devices from memory (Rule 4).
-        """
-        async with self._turn:
-            lease = self._leases.pop(shard, None)
-            if lease is not None:
-                await self._store.release(self._process, {shard: lease.number}, leaving=False)

@@ -4,31 +4,28 @@ They are in no journal and in no store, so a test that was not sent yet is lost 
 takes the device's shard.
 """
 
-from collections.abc import Callable
+import functools
 
-from ..clock import Clock, Now
+from ..clock import Clock
 from ..geometry.sphere import cell_place
-from ..model.alert import Revision
+from ..model.alert import SEVERITY_RANK
 from ..stream.own_tests import OwnTests
 from ..wire.frames import encode_json
 from . import messages
 from .devices import Device
 from .messages import PushMessage
-from .scheduler import PushScheduler, SinglePush
+from .requests import Outgoing
+from .scheduler import PushScheduler
 
 
 class DeviceTests:
     """The own tests that devices of this process have asked for and that no push service has accepted yet."""
 
-    def __init__(
-        self, sending: PushScheduler, find: Callable[[bytes], Device | None], tests: OwnTests, clock: Clock
-    ) -> None:
-        """Create an empty object. `find` returns the device of this process with a digest, or None."""
+    def __init__(self, sending: PushScheduler, tests: OwnTests, clock: Clock) -> None:
         self._sending = sending
-        self._find = find
         self._tests = tests
         self._clock = clock
-        self._asked: dict[bytes, Revision] = {}  # by the device's digest: the newest test that it has asked for
+        self._asked: dict[bytes, Outgoing] = {}  # by the device's digest: the newest test that it has asked for
 
     def ask(self, device: Device, key: str) -> None:
         """Send an own test to a device, as soon as a request to it can start. `key` is the id of its request.
@@ -36,32 +33,27 @@ class DeviceTests:
         Do nothing if the device has no place any more, because it has registered again meanwhile.
         """
         if cells := device.record.cells:
-            place = cell_place(int(cells[0], 16))
-            self._asked[device.digest] = self._tests.alert(key, place, self._clock.now())
+            now = self._clock.now()
+            alert = self._tests.alert(key, cell_place(int(cells[0], 16)), now)
+            message = PushMessage(alert.revision, is_cancel=False, payload=encode_json(alert)[0])
+            self._asked[device.digest] = Outgoing(
+                alert.id,
+                lambda body_bytes: messages.plaintext(message, self._clock.now().wall_ms, body_bytes),
+                alert.ends_at,
+                SEVERITY_RANK[alert.alert.severity],
+            )
             self.send_due()
 
     def send_due(self) -> None:
         """Start the requests that can start now. Forget tests that have ended. Call this several times a second."""
-        if self._asked:
-            now = self._clock.now()
-            for digest, alert in list(self._asked.items()):
-                device = self._find(digest)
-                if device is None or messages.ttl_s(alert.ends_at, now.wall_ms) < 1:
-                    del self._asked[digest]
-                else:
-                    self._send(device, alert, now)
+        now = self._clock.now()
+        for digest, test in list(self._asked.items()):
+            device = self._sending.devices.find(digest)
+            if device is None or messages.ttl_s(test.until_ms, now.wall_ms) < 1:
+                del self._asked[digest]
+            else:
+                self._sending.send_single(device, now, test, functools.partial(self._taken, digest, test))
 
-    def _send(self, device: Device, alert: Revision, now: Now) -> None:
-        message = PushMessage(alert.revision, is_cancel=False, payload=encode_json(alert)[0])
-        push = SinglePush(
-            topic=alert.id,
-            text=lambda body_bytes: messages.plaintext(message, now.wall_ms, body_bytes),
-            until_ms=alert.ends_at,
-            severity=alert.alert.severity,
-        )
-
-        async def came(was_taken: bool) -> None:
-            if was_taken and self._asked.get(device.digest) is alert:
-                del self._asked[device.digest]
-
-        self._sending.send_single(device, now, push, came)
+    async def _taken(self, digest: bytes, test: Outgoing) -> None:
+        if self._asked.get(digest) is test:
+            del self._asked[digest]

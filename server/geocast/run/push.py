@@ -152,12 +152,12 @@ class PushPart(tasks.Part):
         return {
             "log_reader": self._reader.read_for_ever,
             "counts": tasks.every(FLUSH_S, lambda: waking.store_counts(self._keeper.store)),
-            "shards": tasks.after(has_read, lambda: shards.attach(waking)),
+            "shards": tasks.after(has_read, lambda: shards.attach(waking.loader)),
             "devices": tasks.after(has_read, waking.follow),
             "sweep": tasks.after(has_read, tasks.every(SWEEP_S, self._sweep)),
             "probe": tasks.after(has_read, tasks.every(waking.recorder.PROBE_S, waking.recorder.probe)),
             "purge": tasks.after(has_read, tasks.every(PURGE_S, self._purge)),
-            "recheck": tasks.after(has_read, tasks.whenever(self._reloaded, waking.recheck)),
+            "recheck": tasks.after(has_read, tasks.whenever(self._reloaded, waking.reader.recheck)),
         }
 
     def serving(self, listener: socket.socket) -> contextlib.AbstractAsyncContextManager[None]:
@@ -170,23 +170,23 @@ class PushPart(tasks.Part):
         await tasks.first_of(float("inf"), self._reader.caught_up.wait(), stop.wait())
         terms = RegistrationTerms(self._means.services, settings.finest_cell, settings.lease_days, settings.max_devices)
         self._calls.registering = Registering(waking, self._means.vapid, terms, self._process.clock)
-        await tasks.first_of(float("inf"), waking.has_taken.wait(), stop.wait())
+        await tasks.first_of(float("inf"), waking.loader.has_taken.wait(), stop.wait())
         if stop.is_set():
             return
         self._collector.start()
         gc.set_threshold(YOUNG)
         logger.info("ready: listening on %s with %d devices", settings.listen, len(waking.devices))
-        if waking.set_aside:
+        if waking.reader.set_aside:
             logger.warning(
                 "%d stored devices get no pushes: their key or push service is not configured, or they exceed "
                 "--max-devices",
-                waking.set_aside,
+                waking.reader.set_aside,
             )
 
     def unready(self) -> list[str]:
         """Return the reasons why alerts may not reach the devices."""
         waking = self._waking
-        reasons = [] if waking.has_taken.is_set() else ["starting: reading the log and the devices"]
+        reasons = [] if waking.loader.has_taken.is_set() else ["starting: reading the log and the devices"]
         if (error := waking.recorder.error or self._shards.error) is not None:
             reasons.append(f"store of devices unreachable: {error}")
         if failing := waking.fanout.failing():
@@ -196,13 +196,13 @@ class PushPart(tasks.Part):
     async def drain(self, deadline: float, hurry: asyncio.Event) -> None:
         """Refuse registrations, and wait for the pushes under way."""
         self._calls.drain.begin()
-        logger.info("waiting for %d pushes under way", self._waking.sending.under_way)
+        logger.info("waiting for %d pushes under way", self._waking.sending.queues.under_way)
         self._waking.sending.end()
         await tasks.first_of(deadline, self._waking.sending.idle.wait(), hurry.wait())
 
     async def stop(self) -> None:
         """Store the results of the pushes, and close the devices."""
-        if self._waking.has_taken.is_set():
+        if self._waking.loader.has_taken.is_set():
             await self._waking.write_out()
             await self._waking.store_counts(self._keeper.store)
         await self._shards.stop()
@@ -211,13 +211,13 @@ class PushPart(tasks.Part):
     async def _sweep(self) -> None:
         waking = self._waking
         await waking.sweep()
-        self._collector.look(self._reader.applied + len(waking.devices), idle=waking.sending.under_way == 0)
+        self._collector.look(self._reader.applied + len(waking.devices), idle=waking.sending.queues.under_way == 0)
 
     async def _purge(self) -> None:
         """Delete the delivery records of alerts that have ended from the device store."""
         with contextlib.suppress(StoreUnavailable):
             now_ms = self._process.clock.now().wall_ms
-            await self._devices.purge(self._shards.terms.keys(), now_ms, self._waking.what_is_over())
+            await self._devices.purge(self._shards.terms.keys(), now_ms, self._waking.sending.lines.is_over)
 
     def _made(self, client: HttpPushClient) -> DeviceManager:
         registry = self._process.metrics.registry
@@ -247,7 +247,7 @@ class PushPart(tasks.Part):
         )
         waking.sending.took = took.observe
         answers_of = functools.cache(answers.labels)
-        waking.sending.answered = lambda service, status: answers_of(service, status).inc()
+        waking.sending.requests.answered = lambda service, status: answers_of(service, status).inc()
         self._process.metrics.watch(lambda: _metrics_of(waking, self._shards))
         return waking
 
@@ -288,12 +288,12 @@ def _metrics_of(waking: DeviceManager, shards: Shards) -> Iterator[Metric]:
     recorder = waking.recorder
     yield gauge("push_devices", "Devices that are registered, and are this process's", len(waking.devices))
     yield gauge("push_shards", "Shards of the devices that are this process's, of 64", len(shards.terms))
-    yield gauge("push_set_aside", "Devices of the store that can't be used", waking.set_aside)
-    yield gauge("push_under_way", "Requests to push services under way", waking.sending.under_way)
-    yield gauge("push_waiting", "Devices that wait for their push service", waking.sending.waiting())
-    yield counters("push", "Pushes, by what came of them", "outcome", waking.sending.outcomes.items())
+    yield gauge("push_set_aside", "Devices of the store that can't be used", waking.reader.set_aside)
+    yield gauge("push_under_way", "Requests to push services under way", waking.sending.queues.under_way)
+    yield gauge("push_waiting", "Devices that wait for their push service", waking.sending.queues.waiting())
+    yield counters("push", "Pushes, by what came of them", "outcome", waking.sending.requests.outcomes.items())
     text = "Which part of the phones of a push service have a host that takes pushes, as far as is known"
-    yield gauges("push_lane_open", text, "service", waking.sending.open_shares().items())
+    yield gauges("push_lane_open", text, "service", waking.sending.queues.open_shares().items())
     yield counter("sending_failures", "Unexpected errors while alerts were sent", waking.fanout.failures)
     yield counter("push_unrecorded", "Lines that were not in the store when they should have been", recorder.unrecorded)
-    yield counters("push_forgotten", "Devices that were forgotten, by why", "why", waking.forgotten.items())
+    yield counters("push_forgotten", "Devices that were forgotten, by why", "why", waking.devices.forgotten.items())
