@@ -10,12 +10,12 @@ In all functions, `at` is the index of a token, and the *end* of something is th
 from collections.abc import Iterator
 
 from .tokens import Span, Token, TokenList, has_any
-from .words import Words
+from .words import WordSets
 
-_W = Words("crews")
+_W = WordSets("crews")
 _SPOKEN, _PARTS_OF_NUMBERS = _W.numbers | _W.phonetic, _W.numbers | {"-"}
 _COUNTABLE = (_W.people - {"police"}) | _W.counted
-_STREETS = Words("streets")
+_STREETS = WordSets("streets")
 _HYPHENED = _W.codes - {"a", "b", "c", "d", "m", "p", "u", "x"}  # without the letters of A-10, B-12, C-4 and M-25
 _THINGS, _FEW = _W.people | _W.vehicles, _W.single | _W.services | _W.units
 _SERVES = _W.services | _W.single | _W.vehicles
@@ -92,7 +92,7 @@ def _next_listed(tokens: TokenList, at: int, last: Token) -> int | None:
     """Return the end of the next unit in a list of units such as "Engine 12, Ladder 5", or None.
 
     The end is the index of the first token after the unit; it is None if no unit begins at token `at`. `last` is the
-    last token of the previous unit. Words that are too vague to count as a unit elsewhere may count as one in a list.
+    last token of the previous unit. WordSets that are too vague to count as a unit elsewhere may count as one in a list.
     """
     token = tokens[at]
     if token.lower in _W.counts or _is_number(token):
