@@ -26,8 +26,8 @@ class FeedHarness:
         self.clock = FakeClock()
         self.live = LiveAlerts(1)
         self.gallery = Gallery(self.live, self.clock, drawn)
-        self.geojson = cache.features(self.gallery, self.live, self.clock)
-        self.atom = cache.entries(self.gallery, self.live, self.clock, SITE)
+        self.geojson = cache.features(self.gallery, self.clock)
+        self.atom = cache.entries(self.gallery, self.clock, SITE)
 
     def reads(self, *entries):
         """Apply these entries, and draw their alerts."""
