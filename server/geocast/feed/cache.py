@@ -16,6 +16,7 @@ from ..api.responses import etag
 from ..clock import Clock, Now
 from ..stream.live_alerts import LiveAlert
 from . import atom, geojson
+from .cap import Issuer
 from .gallery import Gallery
 from .picture import Picture
 
@@ -120,13 +121,13 @@ def features(gallery: Gallery, clock: Clock) -> CachedBody:
     return CachedBody(gallery, clock, clock.now().wall_ms, part, lambda parts, _: geojson.collection(parts))
 
 
-def entries(gallery: Gallery, clock: Clock, site: atom.Site) -> CachedBody:
+def entries(gallery: Gallery, clock: Clock, issuer: Issuer) -> CachedBody:
     """Return an object that makes the body of the Atom feed, with all live alerts.
 
     The body also has each cancel, until the time when the cancelled alert would have ended.
     """
 
     def whole(parts: Iterable[bytes], newest_ms: int) -> bytes:
-        return atom.feed(parts, newest_ms, site)
+        return atom.feed(parts, newest_ms, issuer)
 
     return CachedBody(gallery, clock, clock.now().wall_ms, lambda _, picture: picture.entry, whole)

@@ -57,7 +57,6 @@ class Feed:
 
     def __init__(
         self,
-        url: str,
         issuer: cap.Issuer,
         alert_log: AlertLog,
         clock: Clock,
@@ -68,23 +67,19 @@ class Feed:
     ) -> None:
         """Prepare the feed. Nothing is read or drawn yet.
 
-        `url` is the public address of the feed. `keeper` records whether the log can be read. `draw` returns the
-        picture for a request, or raises OSError if no picture can be drawn at the moment. With `areas`, the feed also
-        answers the requests of weather apps.
+        `keeper` records whether the log can be read. `draw` returns the picture for a request, or raises OSError if no
+        picture can be drawn at the moment. With `areas`, the feed also answers the requests of weather apps.
         """
         self.live = LiveAlerts(1, places=False)
         self.reader = LogReader(alert_log, clock, self.live, self._apply, keeper)
         self.requests = 0  # the number of requests in progress
         self.answers: Counter[int] = Counter()  # how many answers were sent, by status
-        self._site = atom.Site(url.rstrip("/"), issuer.sender)
         self._draw = draw
         self.gallery = Gallery(self.live, clock, self._drawn)
         self.geojson = cache.features(self.gallery, clock)
-        self.atom = cache.entries(self.gallery, clock, self._site)
+        self.atom = cache.entries(self.gallery, clock, issuer)
         self._issuer = issuer
-        self.areas: Areas | None = None  # None without `--feed-areas`
-        if areas:
-            self.areas = Areas(self.live, alert_log, clock, self._issuer, self._site.url)
+        self.areas = Areas(self.live, alert_log, clock, issuer) if areas else None
         self._log = alert_log
         self._clock = clock
         self._messages: dict[str, tuple[int, Body]] = {}  # by alert id: latest number, its CAP message
@@ -93,7 +88,7 @@ class Feed:
         """Use the CAP categories of a new policy for all pictures drawn from now on. Existing pictures stay."""
         self._issuer = issuer
         if self.areas is not None:
-            self.areas.issuer = self._issuer
+            self.areas.issuer = issuer
 
     def _apply(self, entry: Entry | Untrusted) -> None:
         if not isinstance(entry, Untrusted):  # only subscribers who already have such an alert need it
@@ -104,7 +99,7 @@ class Feed:
                 self.areas.take(self.live.find(entry.id, now))
 
     async def _drawn(self, alert: LiveAlert) -> Picture:
-        return await self._draw(PictureRequest(alert.revision, alert.cancel, self._site, self._issuer))
+        return await self._draw(PictureRequest(alert.revision, alert.cancel, self._issuer))
 
     async def draw_for_ever(self) -> None:
         """Wait until the log has been read, and draw the alerts found in it, then all others. Never returns.
@@ -150,7 +145,7 @@ class Feed:
     async def _written(self, alert: LiveAlert, picture: Picture) -> Body:
         history = await self._log.history(alert.id)
         earlier = [each for each in history if isinstance(each, Revision) and each.revision < picture.number]
-        content = cap.complete(picture.message, earlier, self._site.sender)
+        content = cap.complete(picture.message, earlier, self._issuer.sender)
         return cache.of_one(content, alert, picture, self._clock.now())
 
     def metrics(self) -> Iterator[Metric]:

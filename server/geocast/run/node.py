@@ -129,10 +129,10 @@ async def serving_feed(
     from ..feed.routes import MAX_CONNECTIONS, Feed, make_app  # importing the XML writer takes 0.1 s and 10 MB
 
     def issuer() -> Issuer:
-        return Issuer(settings.feed_sender, in_force.policy.cap_categories())
+        return Issuer(settings.feed_sender, in_force.policy.cap_categories(), settings.feed_url.rstrip("/"))
 
     drawer = Drawer()
-    feed = Feed(settings.feed_url, issuer(), alert_log, clock, keeper, drawer, areas=settings.feed_areas)
+    feed = Feed(issuer(), alert_log, clock, keeper, drawer, areas=settings.feed_areas)
     in_force.watch(lambda: feed.adopt(issuer()))
     metrics.watch(feed.metrics)
     upkeep = tasks.running(
