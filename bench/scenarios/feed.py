@@ -73,7 +73,7 @@ async def _measured(kind: str, count: int, reads_s: float) -> dict[str, Any]:
     clock, log = SystemClock(), MemoryLog()
     revisions = _alerts(kind, count if KINDS[kind] else 0)
     drawer, turns, answers = Drawer(), list[tuple[float, float]](), list[tuple[float, float]]()
-    feed = Feed("https://alerts.example", Issuer("bench@example", {}), log, clock, LogHealth(log, clock), drawer)
+    feed = Feed(Issuer("bench@example", {}, "https://alerts.example"), log, clock, LogHealth(log, clock), drawer)
 
     async def read() -> None:
         await asyncio.gather(feed.geojson.body(), feed.atom.body())

@@ -143,7 +143,7 @@ def test_examples_follow_the_current_policy():
             return found["content"]["application/json"]["examples"]["what is needed"]["value"]["category"]
 
     assert asyncio.run(category()) == "burglary"
-    api.adopt(Policy(name="own", categories={"gale": Category(title="Gale")}))
+    api.policy = Policy(name="own", categories={"gale": Category(title="Gale")})
     assert asyncio.run(category()) == "gale"
 
 

@@ -17,7 +17,7 @@ from geocast.model.alert import Circle, OtherShape, Polygon
 from geocast.model.problems import Problem
 from geocast.stream.live_alerts import LiveAlerts
 
-ISSUER = cap.Issuer("alerts@city.example", {})
+ISSUER = cap.Issuer("alerts@city.example", {}, "https://alerts.example")
 LAT, LNG = DALLAS
 
 
@@ -28,7 +28,7 @@ class Feed:
         self.clock = FakeClock()
         self.log = MemoryLog()
         self.live = LiveAlerts(1, places=False)
-        self.areas = Areas(self.live, self.log, self.clock, ISSUER, "https://alerts.example")
+        self.areas = Areas(self.live, self.log, self.clock, ISSUER)
 
     async def accept(self, *entries):
         """Append entries to the log, and apply them as the feed does."""
@@ -224,7 +224,7 @@ async def test_message_of_a_revision_stays_after_a_revision_and_a_cancel_until_t
     await is_not_found(feed, uuid_of("a-1", 1))
     feed.areas.forget()
     assert not feed.areas._names
-    assert not feed.areas._messages
+    assert not feed.areas._kept
 
 
 @pytest.mark.parametrize("name", ["", "x", "area", "0b1fe5b3-4f1c-4d4e-9a0e-6f0d3a1c9e77"])
@@ -232,7 +232,7 @@ async def test_unknown_uuid_is_not_found(name):
     """FA4: and nothing is kept about it."""
     feed = Feed()
     await is_not_found(feed, name)
-    assert not feed.areas._messages
+    assert not feed.areas._kept
 
 
 async def test_message_is_made_once_however_often_it_is_asked_for():

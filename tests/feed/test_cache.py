@@ -6,17 +6,17 @@ import json
 import pytest
 from support.fakes import NOON_MS, FakeClock, a_cancel, a_revision
 
-from geocast.feed import atom, cache, cap
+from geocast.feed import cache, cap
 from geocast.feed.gallery import Gallery
 from geocast.feed.picture import PictureRequest
 from geocast.stream.live_alerts import LiveAlerts
 
-SITE = atom.Site("https://alerts.example", "alerts@city.example")
+ISSUER = cap.Issuer("alerts@city.example", {}, "https://alerts.example")
 
 
 async def drawn(alert):
     """Return the picture of an alert, drawn in this process."""
-    return PictureRequest(alert.revision, alert.cancel, SITE, cap.Issuer("alerts@city.example", {})).draw()
+    return PictureRequest(alert.revision, alert.cancel, ISSUER).draw()
 
 
 class FeedHarness:
@@ -26,8 +26,8 @@ class FeedHarness:
         self.clock = FakeClock()
         self.live = LiveAlerts(1)
         self.gallery = Gallery(self.live, self.clock, drawn)
-        self.geojson = cache.features(self.gallery, self.live, self.clock)
-        self.atom = cache.entries(self.gallery, self.live, self.clock, SITE)
+        self.geojson = cache.features(self.gallery, self.clock)
+        self.atom = cache.entries(self.gallery, self.clock, ISSUER)
 
     def reads(self, *entries):
         """Apply these entries, and draw their alerts."""

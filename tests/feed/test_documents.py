@@ -13,8 +13,7 @@ from geocast.feed import atom, cap, geojson
 from geocast.model.alert import Circle, Origin, Polygon
 from geocast.wire.frames import alert_map, cancel_message
 
-ISSUER = cap.Issuer("alerts@city.example", {"robbery": "Security"})
-SITE = atom.Site("https://alerts.example/feed", "alerts@city.example")
+ISSUER = cap.Issuer("alerts@city.example", {"robbery": "Security"}, "https://alerts.example/feed")
 AWKWARD = 'a <b> & "c" \ufffe 😀 ]]> é'
 
 
@@ -66,7 +65,7 @@ def test_character_not_allowed_in_xml_is_replaced(schema):
     """All other characters stay as they are (rule PF5)."""
     told = parsed(cap.message([a_revision(headline=AWKWARD)], None, ISSUER), schema)
     assert told["headline"] == AWKWARD.replace("\ufffe", "\ufffd")
-    assert AWKWARD.replace("\ufffe", "\ufffd").encode() != atom.entry(a_revision(headline=AWKWARD), None, SITE)
+    assert AWKWARD.replace("\ufffe", "\ufffd").encode() != atom.entry(a_revision(headline=AWKWARD), None, ISSUER)
 
 
 def test_cap_message_with_sixteen_circles_is_valid(schema):
@@ -132,8 +131,8 @@ def test_geojson_collection_lists_tombstones_beside_the_features():
 def test_atom_entries_link_to_cap_messages():
     """The ids, times and links follow RFC 4287 (rule PF1)."""
     names = {"a": "http://www.w3.org/2005/Atom"}
-    entries = [atom.entry(a_revision("x:1"), None, SITE), atom.entry(a_revision(), a_cancel(reason=AWKWARD), SITE)]
-    root = etree.fromstring(atom.feed(entries, NOON_MS, SITE))
+    entries = [atom.entry(a_revision("x:1"), None, ISSUER), atom.entry(a_revision(), a_cancel(reason=AWKWARD), ISSUER)]
+    root = etree.fromstring(atom.feed(entries, NOON_MS, ISSUER))
     links = [each.get("href") for each in root.iterfind("a:entry/a:link[@type='application/cap+xml']", names)]
     assert links == ["https://alerts.example/feed/v1/cap/x%3A1.xml", "https://alerts.example/feed/v1/cap/a-1.xml"]
     assert [each.text for each in root.iterfind("a:entry/a:title", names)][1].startswith("Cancelled: ")

@@ -7,7 +7,7 @@ from support.fakes import FakeClock, a_cancel, a_revision
 from support.feed_subjects import Deadly, Endless, Impossible
 
 from geocast.alertlog import TrustAll
-from geocast.feed import atom, cap
+from geocast.feed import cap
 from geocast.feed import drawer as drawer_module
 from geocast.feed import routes as net_feed
 from geocast.feed.drawer import Drawer
@@ -15,8 +15,7 @@ from geocast.feed.gallery import Gallery
 from geocast.feed.picture import PictureRequest
 from geocast.stream.live_alerts import LiveAlerts
 
-SITE = atom.Site("https://alerts.example", "alerts@city.example")
-ISSUER = cap.Issuer("alerts@city.example", {})
+ISSUER = cap.Issuer("alerts@city.example", {}, "https://alerts.example")
 
 
 class Studio:
@@ -35,7 +34,7 @@ class Studio:
         if self.errors:
             raise self.errors.pop()
         self.drawn.append((alert.id, alert.number))
-        return PictureRequest(alert.revision, alert.cancel, SITE, ISSUER).draw()
+        return PictureRequest(alert.revision, alert.cancel, ISSUER).draw()
 
     def reads(self, *entries):
         """Apply these entries, and queue their alerts."""
@@ -187,9 +186,7 @@ def drawn(*subjects):
 def test_alert_that_cannot_be_drawn_is_shown_without_geometry(kind, monkeypatch):
     """Its feature still has the exact area, and the next alert is drawn as usual (rule HD4)."""
     monkeypatch.setattr(drawer_module, "PATIENCE_S", 3.0)
-    bad, good = drawn(
-        kind(a_revision("bad"), None, SITE, ISSUER), PictureRequest(a_revision("good"), None, SITE, ISSUER)
-    )
+    bad, good = drawn(kind(a_revision("bad"), None, ISSUER), PictureRequest(a_revision("good"), None, ISSUER))
     assert b'"geometry":null' in bad.feature
     assert b'"area"' in bad.feature
     assert b'"geometry":{"type":"Polygon"' in good.feature
@@ -198,8 +195,8 @@ def test_alert_that_cannot_be_drawn_is_shown_without_geometry(kind, monkeypatch)
 def test_picture_drawn_in_other_process_equals_one_drawn_in_this_process():
     """Both pictures have the same bytes (rules PF1, PF4, PF5)."""
     subjects = [
-        PictureRequest(a_revision(), None, SITE, ISSUER),
-        PictureRequest(a_revision(), a_cancel(), SITE, ISSUER),
+        PictureRequest(a_revision(), None, ISSUER),
+        PictureRequest(a_revision(), a_cancel(), ISSUER),
     ]
     assert drawn(*subjects) == [each.draw() for each in subjects]
 

@@ -16,15 +16,14 @@ from support.feed_subjects import Impossible
 
 from geocast.alertlog import codec
 from geocast.alertlog.memory import MemoryLog
-from geocast.feed import atom, cap, drawer
+from geocast.feed import cap, drawer
 from geocast.feed.drawer import Drawer, Undrawable
 from geocast.feed.picture import PictureRequest
 from geocast.feed.routes import Feed
 from geocast.model.times import MAX_MS
 from geocast.stream.log_reader import LogHealth
 
-ISSUER = cap.Issuer("alerts@city.example", {})
-SITE = atom.Site("https://alerts.example", "alerts@city.example")
+ISSUER = cap.Issuer("alerts@city.example", {}, "https://alerts.example")
 TEXTS = ("\ufffe", "\x00\x1b[2J", "]]><x/>&", "", "\u2028\u202e", "x" * 30_000, "\U0010ffff")
 NUMBERS = (-1, 0, 2**40, 2**63 - 1)
 TIMES = (0, 1, MAX_MS, -1, MAX_MS + 1)
@@ -99,7 +98,7 @@ class Reading:
     def __init__(self, draw):
         self.log, self.clock = MemoryLog(), FakeClock()
         keeper = LogHealth(self.log, self.clock)
-        self.feed = Feed("https://alerts.example", ISSUER, self.log, self.clock, keeper, draw, areas=True)
+        self.feed = Feed(ISSUER, self.log, self.clock, keeper, draw, areas=True)
 
     def apply(self, *entries):
         """Give the feed entries, as the reader of the log does: one that raises does not stop it."""
@@ -245,7 +244,7 @@ def test_drawer_answers_that_alert_cannot_be_drawn_and_draws_the_next():
     """It does not end, and leaves no traceback of its own (HD4)."""
     asked = b""
     for kind in (Hopeless, PictureRequest):
-        request = pickle.dumps(kind(a_revision(), None, SITE, ISSUER))
+        request = pickle.dumps(kind(a_revision(), None, ISSUER))
         asked += len(request).to_bytes(4, "big") + request
     answers = io.BytesIO()
     drawer.serve(io.BytesIO(asked), answers)
@@ -266,7 +265,7 @@ def test_drawer_whose_node_was_killed_ends_without_a_traceback(capfd):
         process = await Drawer()._running()
         process._transport.get_pipe_transport(1).close()  # nobody reads the answers
         await asyncio.sleep(0)  # the pipe is closed in the next turn of the loop
-        request = pickle.dumps(PictureRequest(a_revision(), None, SITE, ISSUER))
+        request = pickle.dumps(PictureRequest(a_revision(), None, ISSUER))
         process.stdin.write(len(request).to_bytes(4, "big") + request)
         assert await process.wait() == 0
 

@@ -8,23 +8,19 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ..alertlog import AlertLog
-from ..approvals.reviewers import NO_REVIEWERS, Reviewers
 from ..auth.jwks_refresh import NewerKeys
 from ..auth.tokens import TokenVerifier
-from ..calls.encryption import NO_CALL_KEYS, CallKeys
 from ..calls.service import CallService
 from ..clock import Clock
 from ..config import SHARE
 from ..ingest.publish import Publishing
 from ..metrics import Metrics
 from ..policy import Policy
-from ..policy.publishers.bounds import Publishers
 from ..policy.shares import Shares, Starts, Turns
 from .drain import Drain
 
 if TYPE_CHECKING:  # importing the XML parser takes 0.2 s and 10 MB, and many nodes receive no CAP messages
     from ..ingest.cap.service import CapIngest
-    from ..ingest.cap.sources import CapSources
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -74,18 +70,3 @@ class ApiContext:
     degraded: Callable[[], int] = int
     reads: Callable[[], Mapping[str, float]] = dict
     requests: int = field(default=0, init=False)  # number of requests in progress
-
-    def adopt(
-        self,
-        policy: Policy,
-        publishers: Publishers | None = None,
-        sources: "CapSources | None" = None,
-        reviewers: Reviewers = NO_REVIEWERS,
-        call_keys: CallKeys = NO_CALL_KEYS,
-    ) -> None:
-        """Use a new configuration from now on. Requests in progress finish with the old configuration."""
-        self.policy = policy
-        self.publishing = self.publishing.with_config(policy, publishers, reviewers)
-        self.calling = self.calling.with_config(policy, call_keys)
-        if self.taking is not None and sources is not None:
-            self.taking = self.taking.with_config(policy, sources, publishers)

@@ -8,7 +8,6 @@ listener.
 """
 
 import functools
-import hashlib
 from collections.abc import Container
 from dataclasses import dataclass
 from importlib import resources
@@ -23,7 +22,7 @@ from ..policy import Policy
 from .context import ApiContext
 from .examples import STEP_MS
 from .openapi import openapi
-from .responses import unless_known
+from .responses import etag, unless_known
 
 _FILES = {  # by name: the package that contains the file, the folder in the package, and the media type
     "calls.html": ("geocast.api", "static", "text/html"),
@@ -57,8 +56,8 @@ class Shown:
 
     @classmethod
     def of(cls, content: bytes, media_type: str) -> "Shown":
-        """Return a `Shown` with this content. Its ETag is made from the content's hash."""
-        return cls(content, media_type, f'"{hashlib.sha256(content).hexdigest()[:32]}"')
+        """Return a `Shown` with this content and its ETag."""
+        return cls(content, media_type, etag(content))
 
     def answer(self, request: Request) -> Response:
         """Return a response with status 200 and the content, or 304 if the client already has it."""

@@ -1,6 +1,7 @@
 """Functions that build the api listener's answers (protocol, section 4, "What an answer means")."""
 
 import asyncio
+import hashlib
 import json
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -208,6 +209,11 @@ def unless_known(request: Request, content: bytes, headers: dict[str, str], medi
     if headers["ETag"] in tags or tags == ["*"]:
         return Response(status_code=304, headers=headers)
     return in_slices(content, headers, media_type)
+
+
+def etag(content: bytes) -> str:
+    """Return the strong ETag of some content, which is made from its hash."""
+    return f'"{hashlib.sha256(content).hexdigest()[:32]}"'
 
 
 def forbid_storing(start: Message) -> None:

@@ -19,6 +19,7 @@ import re
 import uuid
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -68,11 +69,19 @@ class _Columns(NamedTuple):
     points: tuple[Floats, Floats, Floats]
 
 
+@dataclass(slots=True)
+class _Kept:
+    """What is kept for an alert of the feed: its shapes, the UUIDs of its revisions, and their messages (Rule 3)."""
+
+    rows: Sequence[_Row]
+    names: list[str] = field(default_factory=list)
+    messages: dict[int, bytes] = field(default_factory=dict)  # by the number of the revision
+
+
 class Areas:
     """Answers the requests of weather apps from the live alerts of the feed."""
 
-    def __init__(self, live: LiveAlerts, alert_log: AlertLog, clock: Clock, issuer: cap.Issuer, page: str) -> None:
-        """Prepare to answer. `page` is the URL of the feed, for the server's status (FA5)."""
+    def __init__(self, live: LiveAlerts, alert_log: AlertLog, clock: Clock, issuer: cap.Issuer) -> None:
         self.issuer = issuer  # replaced when the policy changes
         self.requests: Counter[str] = Counter()  # how many requests were made, by kind; never by place (FA6)
         self._live = live
@@ -81,16 +90,14 @@ class Areas:
         self._status = {
             "server_version": __version__,
             "server_operator": issuer.sender,
-            "privacy_notice": page,
-            "terms_of_service": page,
+            "privacy_notice": issuer.url,
+            "terms_of_service": issuer.url,
         }
-        self._rows: dict[str, Sequence[_Row]] = {}  # by alert id
+        self._kept: dict[str, _Kept] = {}  # by alert id
         self._columns: list[_Columns] | None = None  # of all rows, in blocks; None if the rows have changed
         self._changes = 0  # of the rows
         self._share = Share()
         self._names: dict[str, tuple[str, int]] = {}  # UUID -> alert id and number of the revision
-        self._named: dict[str, list[str]] = {}  # alert id -> its UUIDs in `_names`
-        self._messages: dict[str, dict[int, bytes]] = {}  # alert id -> number -> CAP message (Rule 3)
         self._making = asyncio.Lock()
         self._prepared: dict[tuple[str, int], SphericalPolygon] = {}  # by UUID and index of the shape
 
@@ -101,22 +108,21 @@ class Areas:
         if alert is None or alert.restricted or alert.unbelieved:  # as in the feed (rule PF1)
             return
         self._changed()
-        self._rows[alert.id] = _rows_of(alert.revision)
-        named, last = self._named.setdefault(alert.id, []), alert.revision_number
-        before = self._names[named[-1]][1] if named else 0
+        rows, last = _rows_of(alert.revision), alert.revision_number
+        kept = self._kept.setdefault(alert.id, _Kept(rows))
+        kept.rows = rows
+        before = self._names[kept.names[-1]][1] if kept.names else 0
         for number in range(max(before, last - MAX_REVISIONS) + 1, last + 1):
             name = uuid_of(alert.id, number)
             self._names[name] = alert.id, number
-            named.append(name)
+            kept.names.append(name)
 
     def forget(self) -> None:
         """Drop everything about alerts that the feed does not have any more."""
         now = self._clock.now()
-        for alert_id in [each for each in self._named if self._live.find(each, now) is None]:
-            for name in self._named.pop(alert_id):
+        for alert_id in [each for each in self._kept if self._live.find(each, now) is None]:
+            for name in self._kept.pop(alert_id).names:
                 self._names.pop(name, None)
-            self._messages.pop(alert_id, None)
-            self._rows.pop(alert_id, None)
             self._changed()
 
     def _changed(self) -> None:
@@ -148,7 +154,7 @@ class Areas:
     async def _blocks(self) -> list[_Columns]:
         if self._columns is None:
             changes = self._changes
-            rows = (row for some in list(self._rows.values()) for row in some)
+            rows = (row for kept in list(self._kept.values()) for row in kept.rows)
             made = []
             while block := [*islice(rows, AT_ONCE)]:
                 made.append(_columns_of(block))
@@ -187,7 +193,7 @@ class Areas:
         self.requests["alert"] += 1
         alert_id, number = self._names.get(name.lower(), ("", 0))
         self._find(alert_id)
-        made = self._messages.setdefault(alert_id, {})
+        made = self._kept[alert_id].messages
         if number not in made:
             async with self._making:
                 if number not in made:

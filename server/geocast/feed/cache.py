@@ -7,16 +7,16 @@ obey `Cache-Control`.
 """
 
 import asyncio
-import hashlib
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from email.utils import formatdate
-from typing import TypeGuard
 
+from ..api.responses import etag
 from ..clock import Clock, Now
-from ..stream.live_alerts import LiveAlert, LiveAlerts
+from ..stream.live_alerts import LiveAlert
 from . import atom, geojson
+from .cap import Issuer
 from .gallery import Gallery
 from .picture import Picture
 
@@ -49,54 +49,45 @@ class Body:
         }
 
 
+@dataclass(slots=True)
 class CachedBody:
-    """Makes the bodies of one kind of answer, such as the GeoJSON of all live alerts, and keeps the latest one."""
+    """Makes the bodies of one kind of answer, such as the GeoJSON of all live alerts, and keeps the latest one.
 
-    def __init__(
-        self,
-        gallery: Gallery,
-        live: LiveAlerts,
-        clock: Clock,
-        part: Callable[[Picture, LiveAlert], bytes],
-        whole: Callable[[Iterable[bytes], int], bytes],
-    ) -> None:
-        """Prepare to make bodies from the pictures of all alerts in `live`.
+    The picture of an alert (in `gallery`) has the alert's part of each document, as bytes. `part` takes an alert and
+    its picture, and returns the alert's part of this body, or b"" if the alert is not in it. `whole` puts the parts
+    together, newest first; its second argument is `newest_ms`, the issue time, in ms since 1970, of the newest alert
+    that was ever in a body, or the time of the start.
+    """
 
-        The picture of an alert (in `gallery`) has the alert's part of each document, as bytes. `part` takes a picture
-        and returns the alert's part of this body, or b"" if the alert is not in it. `whole` puts the parts together,
-        newest first; its second argument is the issue time, in ms since 1970, of the newest alert that was ever in a
-        body.
-        """
-        self._gallery = gallery
-        self._live = live
-        self._clock = clock
-        self._part = part
-        self._whole = whole
-        self._newest_ms = clock.now().wall_ms  # the issue time of the newest alert so far
-        self._body: Body | None = None
-        self._making = asyncio.Lock()
+    gallery: Gallery
+    clock: Clock
+    newest_ms: int
+    part: Callable[[LiveAlert, Picture], bytes]
+    whole: Callable[[Iterable[bytes], int], bytes]
+    _body: Body | None = None
+    _making: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def body(self) -> Body:
         """Return the current body, which is at most a second old. If necessary, make it."""
         async with self._making:
-            now = self._clock.now()
+            now = self.clock.now()
             kept = self._body
             if kept is None or now.monotonic >= min(kept.made + MAKE_S, kept.until):
                 kept = self._body = await self._make()
             return kept
 
     async def _make(self) -> Body:
-        now = self._clock.now()
+        now = self.clock.now()
         parts: list[tuple[int, bytes]] = []
         until = math.inf
-        for number, (alert_id, picture) in enumerate(list(self._gallery.pictures.items()), start=1):
-            alert = self._live.find(alert_id, now)
-            if is_shown(alert, picture, now) and (part := self._part(picture, alert)):
-                parts.append((picture.issued_at, part))
-                until = min(until, _end(alert, picture, now))
+        for number, alert_id in enumerate(list(self.gallery.pictures), start=1):
+            shown = self.gallery.shown(alert_id, now)
+            if shown is not None and (part := self.part(*shown)):
+                parts.append((shown[1].issued_at, part))
+                until = min(until, _end(*shown, now))
             if number % AT_ONCE == 0:
                 await asyncio.sleep(0)
-        self._newest_ms = max([self._newest_ms, *(issued_at for issued_at, _ in parts)])
+        self.newest_ms = max([self.newest_ms, *(issued_at for issued_at, _ in parts)])
         content, tag = await asyncio.to_thread(self._put_together, parts)
         before = self._body
         changed_ms = before.changed_ms if before is not None and before.tag == tag else now.wall_ms
@@ -104,50 +95,39 @@ class CachedBody:
 
     def _put_together(self, parts: list[tuple[int, bytes]]) -> tuple[bytes, str]:
         parts.sort(key=lambda each: -each[0])
-        content = self._whole([part for _, part in parts], self._newest_ms)
-        return content, _tag(content)
+        content = self.whole([part for _, part in parts], self.newest_ms)
+        return content, etag(content)
 
 
-def is_shown(alert: LiveAlert | None, picture: Picture, now: Now) -> TypeGuard[LiveAlert]:
-    """Return whether the feed may show a picture: the alert is live, and the drawn revision has not ended (E1, PF2)."""
-    return alert is not None and not alert.ended(now) and now.wall_ms < picture.ends_at
-
-
-def of_one(content: bytes, picture: Picture, alert: LiveAlert, now: Now) -> Body:
+def of_one(content: bytes, alert: LiveAlert, picture: Picture, now: Now) -> Body:
     """Return the body of an answer about one alert. `content` is the content of the body."""
-    return Body(content, _tag(content), picture.issued_at, now.monotonic, _end(alert, picture, now))
+    return Body(content, etag(content), picture.issued_at, now.monotonic, _end(alert, picture, now))
 
 
 def _end(alert: LiveAlert, picture: Picture, now: Now) -> float:
     return min(alert.deadline, now.deadline(alert.expires_at), now.deadline(picture.ends_at))
 
 
-def _tag(content: bytes) -> str:
-    return f'"{hashlib.sha256(content).hexdigest()[:32]}"'
-
-
-def features(gallery: Gallery, live: LiveAlerts, clock: Clock) -> CachedBody:
+def features(gallery: Gallery, clock: Clock) -> CachedBody:
     """Return an object that makes the body of the GeoJSON document, with all live alerts.
 
     The body also has a tombstone of each cancelled alert, until the time when the alert would have ended.
     """
 
-    def part(picture: Picture, alert: LiveAlert) -> bytes:
+    def part(alert: LiveAlert, picture: Picture) -> bytes:
         cancelled, is_tombstone = alert.cancel is not None, isinstance(picture.feature, geojson.Tombstone)
         return picture.feature if cancelled == is_tombstone else b""  # b"": the cancel is not drawn yet
 
-    return CachedBody(gallery, live, clock, part, lambda parts, _: geojson.collection(parts))
+    return CachedBody(gallery, clock, clock.now().wall_ms, part, lambda parts, _: geojson.collection(parts))
 
 
-def entries(gallery: Gallery, live: LiveAlerts, clock: Clock, site: atom.Site) -> CachedBody:
+def entries(gallery: Gallery, clock: Clock, issuer: Issuer) -> CachedBody:
     """Return an object that makes the body of the Atom feed, with all live alerts.
 
     The body also has each cancel, until the time when the cancelled alert would have ended.
     """
-    return CachedBody(
-        gallery,
-        live,
-        clock,
-        lambda picture, _: picture.entry,
-        lambda parts, newest_ms: atom.feed(parts, newest_ms, site),
-    )
+
+    def whole(parts: Iterable[bytes], newest_ms: int) -> bytes:
+        return atom.feed(parts, newest_ms, issuer)
+
+    return CachedBody(gallery, clock, clock.now().wall_ms, lambda _, picture: picture.entry, whole)

@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from urllib.parse import quote
 from xml.sax.saxutils import escape
 
 from lxml import etree
@@ -26,10 +27,19 @@ _NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 @dataclass(frozen=True, slots=True)
 class Issuer:
-    """The `sender` of the feed's CAP messages, and a dict from the policy's categories to CAP categories."""
+    """Who publishes the feed, and where.
+
+    `sender` is that of the CAP messages, and the author of the Atom feed. `categories` is a dict from the policy's
+    categories to CAP categories. `url` is the public address of the feed, without a slash at the end.
+    """
 
     sender: str
     categories: dict[str, str]
+    url: str
+
+    def cap_url(self, alert_id: str) -> str:
+        """Return the URL of the CAP message about an alert."""
+        return f"{self.url}/v1/cap/{quote(alert_id, safe='')}.xml"
 
 
 def message(revisions: Sequence[Revision], cancel: Cancel | None, issuer: Issuer) -> bytes:
@@ -45,15 +55,15 @@ def draft(current: Revision, cancel: Cancel | None, issuer: Issuer) -> bytes:
     """Return a CAP message without its type and its references. `complete` adds these."""
     alert = etree.Element("alert", nsmap={None: NAMESPACE})
     number, at = (current.revision, current.issued_at) if cancel is None else (cancel.revision, cancel.cancelled_at)
-    _add(alert, "identifier", _identifier(current.id, number))
-    _add(alert, "sender", issuer.sender)
-    _add(alert, "sent", _time(at))
-    _add(alert, "status", current.alert.status.capitalize())
+    add(alert, "identifier", _identifier(current.id, number))
+    add(alert, "sender", issuer.sender)
+    add(alert, "sent", _time(at))
+    add(alert, "status", current.alert.status.capitalize())
     etree.SubElement(alert, "msgType").text = None if cancel is None else "Cancel"
-    _add(alert, "source", current.source)
-    _add(alert, "scope", "Public")
+    add(alert, "source", current.source)
+    add(alert, "scope", "Public")
     if cancel is not None:
-        _add(alert, "note", cancel.reason)
+        add(alert, "note", cancel.reason)
     etree.SubElement(alert, "references")
     # A cancel has only one language, that of its reason (rule LA4).
     for text in [*current.alert.texts[: 1 if cancel is not None else None]] or [_only_text(current)]:
@@ -86,31 +96,31 @@ def _add_info(
     alert = revision.alert
     info = etree.SubElement(parent, "info")
     _add_if(info, "language", text.language)
-    _add(info, "category", issuer.categories.get(alert.category, CATEGORY))
-    _add(info, "event", text.title)
+    add(info, "category", issuer.categories.get(alert.category, CATEGORY))
+    add(info, "event", text.title)
     if cancel is not None:
-        _add(info, "responseType", "AllClear")
-    _add(info, "urgency", (alert.urgency or "unknown").capitalize() if cancel is None else "Past")
-    _add(info, "severity", alert.severity.capitalize())
-    _add(info, "certainty", (alert.certainty or "unknown").capitalize())
+        add(info, "responseType", "AllClear")
+    add(info, "urgency", (alert.urgency or "unknown").capitalize() if cancel is None else "Past")
+    add(info, "severity", alert.severity.capitalize())
+    add(info, "certainty", (alert.certainty or "unknown").capitalize())
     _add_if(info, "onset", None if alert.onset_at is None else _time(alert.onset_at))
-    _add(info, "expires", _time(alert.expires_at))
-    _add(info, "headline", text.headline)
+    add(info, "expires", _time(alert.expires_at))
+    add(info, "headline", text.headline)
     _add_if(info, "description", text.description if cancel is None else cancel.reason)
     _add_if(info, "instruction", text.instruction if cancel is None else None)
     _add_if(info, "web", alert.web)
     if revision.origin is not None:
         parameter = etree.SubElement(info, "parameter")
-        _add(parameter, "valueName", "origin")
+        add(parameter, "valueName", "origin")
         sent = _time(alert.approval.approved_at)  # `sent` of the CAP message that the alert was made from
-        _add(parameter, "value", f"{revision.origin.sender},{revision.origin.identifier},{sent}")
+        add(parameter, "value", f"{revision.origin.sender},{revision.origin.identifier},{sent}")
     area = etree.SubElement(info, "area")
-    _add(area, "areaDesc", text.area_desc or _described(alert.shapes))
+    add(area, "areaDesc", text.area_desc or _described(alert.shapes))
     for polygon in alert.shapes:
         if isinstance(polygon, Polygon):
-            _add(area, "polygon", " ".join(f"{lat:.6f},{lng:.6f}" for lng, lat in polygon.ring))
+            add(area, "polygon", " ".join(f"{lat:.6f},{lng:.6f}" for lng, lat in polygon.ring))
     for circle in alert.circles:
-        _add(area, "circle", f"{circle.lat:.6f},{circle.lng:.6f} {math.ceil(circle.radius_m) / 1000:.9g}")
+        add(area, "circle", f"{circle.lat:.6f},{circle.lng:.6f} {math.ceil(circle.radius_m) / 1000:.9g}")
 
 
 def _described(shapes: Sequence[KnownShape]) -> str:
@@ -130,13 +140,14 @@ def _time(ms: int) -> str:
     return f"{format_time(ms)[:19]}-00:00"
 
 
-def _add(parent: etree._Element, name: str, text: str) -> None:
+def add(parent: etree._Element, name: str, text: str) -> None:
+    """Add an element with a text, in which XML's forbidden characters are replaced."""
     etree.SubElement(parent, name).text = clean(text)
 
 
 def _add_if(parent: etree._Element, name: str, text: str | None) -> None:
     if text:
-        _add(parent, name, text)
+        add(parent, name, text)
 
 
 def clean(text: str) -> str:

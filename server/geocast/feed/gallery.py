@@ -18,7 +18,7 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 
-from ..clock import Clock
+from ..clock import Clock, Now
 from ..model.errors import trace
 from ..stream.live_alerts import LiveAlert, LiveAlerts
 from .picture import Picture
@@ -91,7 +91,7 @@ class Gallery:
             self.complete.set()
             return
         alert = self._find(alert_id)
-        while alert is not None and self._is_old(alert):
+        while alert is not None and ((old := self.pictures.get(alert_id)) is None or old.number < alert.number):
             picture = await self._draw(alert)
             alert = self._find(alert_id)
             if alert is not None:
@@ -114,9 +114,15 @@ class Gallery:
         alert = self._live.find(alert_id, self._clock.now())
         return None if alert is None or alert.restricted or alert.unbelieved else alert
 
-    def _is_old(self, alert: LiveAlert) -> bool:
-        picture = self.pictures.get(alert.id)
-        return picture is None or picture.number < alert.number
+    def shown(self, alert_id: str, now: Now) -> tuple[LiveAlert, Picture] | None:
+        """Return an alert and its picture if the feed may show them, otherwise None.
+
+        It may if the alert is live, and the drawn revision has not ended (E1, PF2).
+        """
+        alert, picture = self._live.find(alert_id, now), self.pictures.get(alert_id)
+        if alert is None or picture is None or alert.ended(now) or now.wall_ms >= picture.ends_at:
+            return None
+        return alert, picture
 
     def forget(self) -> None:
         """Drop the pictures of alerts that are not live any more."""

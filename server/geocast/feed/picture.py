@@ -27,13 +27,12 @@ class Picture:
 class PictureRequest:
     """A request to draw a picture of an alert, with all data that drawing needs.
 
-    `revision` is the last revision of the alert, and `cancel` its cancel, or None. `site` and `issuer` say who
-    publishes the feed. If `plain` is true, the picture gets no geometry, because drawing one has failed.
+    `revision` is the last revision of the alert, and `cancel` its cancel, or None. `issuer` says who publishes the
+    feed. If `plain` is true, the picture gets no geometry, because drawing one has failed.
     """
 
     revision: Revision
     cancel: Cancel | None
-    site: atom.Site
     issuer: cap.Issuer
     plain: bool = False
 
@@ -46,6 +45,6 @@ class PictureRequest:
             revision.issued_at if cancel is None else cancel.cancelled_at,
             revision.ends_at,
             geojson.feature(revision, plain=self.plain) if cancel is None else geojson.tombstone(cancel, revision),
-            atom.entry(revision, cancel, self.site),
+            atom.entry(revision, cancel, self.issuer),
             cap.draft(revision, cancel, self.issuer),
         )

@@ -30,7 +30,7 @@ from ..stream.live_alerts import LiveAlert, LiveAlerts
 from ..stream.log_reader import LogHealth, LogReader
 from . import atom, cache, cap, geojson
 from .areas import MEDIA_TYPE, Areas
-from .cache import Body, CachedBody
+from .cache import Body
 from .gallery import Gallery
 from .picture import Picture, PictureRequest
 
@@ -57,7 +57,6 @@ class Feed:
 
     def __init__(
         self,
-        url: str,
         issuer: cap.Issuer,
         alert_log: AlertLog,
         clock: Clock,
@@ -68,22 +67,19 @@ class Feed:
     ) -> None:
         """Prepare the feed. Nothing is read or drawn yet.
 
-        `url` is the public address of the feed. `keeper` records whether the log can be read. `draw` returns the
-        picture for a request, or raises OSError if no picture can be drawn at the moment. With `areas`, the feed also
-        answers the requests of weather apps.
+        `keeper` records whether the log can be read. `draw` returns the picture for a request, or raises OSError if no
+        picture can be drawn at the moment. With `areas`, the feed also answers the requests of weather apps.
         """
         self.live = LiveAlerts(1, places=False)
         self.reader = LogReader(alert_log, clock, self.live, self._apply, keeper)
+        self.requests = 0  # the number of requests in progress
         self.answers: Counter[int] = Counter()  # how many answers were sent, by status
-        self._site = atom.Site(url.rstrip("/"), issuer.sender)
         self._draw = draw
         self.gallery = Gallery(self.live, clock, self._drawn)
-        self.geojson = cache.features(self.gallery, self.live, clock)
-        self.atom = cache.entries(self.gallery, self.live, clock, self._site)
+        self.geojson = cache.features(self.gallery, clock)
+        self.atom = cache.entries(self.gallery, clock, issuer)
         self._issuer = issuer
-        self.areas: Areas | None = None  # None without `--feed-areas`
-        if areas:
-            self.areas = Areas(self.live, alert_log, clock, self._issuer, self._site.url)
+        self.areas = Areas(self.live, alert_log, clock, issuer) if areas else None
         self._log = alert_log
         self._clock = clock
         self._messages: dict[str, tuple[int, Body]] = {}  # by alert id: latest number, its CAP message
@@ -92,7 +88,7 @@ class Feed:
         """Use the CAP categories of a new policy for all pictures drawn from now on. Existing pictures stay."""
         self._issuer = issuer
         if self.areas is not None:
-            self.areas.issuer = self._issuer
+            self.areas.issuer = issuer
 
     def _apply(self, entry: Entry | Untrusted) -> None:
         if not isinstance(entry, Untrusted):  # only subscribers who already have such an alert need it
@@ -103,7 +99,7 @@ class Feed:
                 self.areas.take(self.live.find(entry.id, now))
 
     async def _drawn(self, alert: LiveAlert) -> Picture:
-        return await self._draw(PictureRequest(alert.revision, alert.cancel, self._site, self._issuer))
+        return await self._draw(PictureRequest(alert.revision, alert.cancel, self._issuer))
 
     async def draw_for_ever(self) -> None:
         """Wait until the log has been read, and draw the alerts found in it, then all others. Never returns.
@@ -141,17 +137,16 @@ class Feed:
         return kept
 
     def _shown(self, alert_id: str) -> tuple[LiveAlert, Picture]:
-        now = self._clock.now()
-        alert, picture = self.live.find(alert_id, now), self.gallery.pictures.get(alert_id)
-        if picture is None or not cache.is_shown(alert, picture, now):
+        shown = self.gallery.shown(alert_id, self._clock.now())
+        if shown is None:
             raise Problem(problems.NOT_FOUND)
-        return alert, picture
+        return shown
 
     async def _written(self, alert: LiveAlert, picture: Picture) -> Body:
         history = await self._log.history(alert.id)
         earlier = [each for each in history if isinstance(each, Revision) and each.revision < picture.number]
-        content = cap.complete(picture.message, earlier, self._site.sender)
-        return cache.of_one(content, picture, alert, self._clock.now())
+        content = cap.complete(picture.message, earlier, self._issuer.sender)
+        return cache.of_one(content, alert, picture, self._clock.now())
 
     def metrics(self) -> Iterator[Metric]:
         """Yield the number of alerts in the feed, and the counts of its answers and of the requests of weather apps."""
@@ -165,8 +160,8 @@ class Feed:
             yield counters("feed_app_requests", "Requests of weather apps to the public feed", "request", requests)
 
 
-def _routes_of_areas(areas: Areas, is_busy: Callable[[], bool]) -> Iterator[Route]:
-    """Yield the routes for weather apps (rules FA1 to FA5). `is_busy` returns whether many requests are in progress."""
+def _routes_of_areas(areas: Areas, feed: Feed) -> Iterator[Route]:
+    """Yield the routes for weather apps (rules FA1 to FA5)."""
 
     async def in_box(request: Request) -> Response:
         return JSONResponse(await areas.inside(request.query_params.multi_items()))
@@ -175,7 +170,7 @@ def _routes_of_areas(areas: Areas, is_busy: Callable[[], bool]) -> Iterator[Rout
         return in_slices(await areas.message(request.path_params["name"]), {}, MEDIA_TYPE)
 
     async def status(_: Request) -> Response:
-        return JSONResponse(areas.status(is_busy=is_busy()))
+        return JSONResponse(areas.status(is_busy=feed.requests > MAX_REQUESTS // 2))
 
     yield Route(IN_BOX, in_box)
     yield Route("/alert/{name}", message)
@@ -185,30 +180,27 @@ def _routes_of_areas(areas: Areas, is_busy: Callable[[], bool]) -> Iterator[Rout
 def make_app(feed: Feed, clock: Clock) -> ASGIApp:
     """Return the ASGI application that serves the feed."""
 
-    def route(path: str, kept: CachedBody, media_type: str) -> Route:
+    def route(path: str, body_for: Callable[..., Awaitable[Body]], media_type: str) -> Route:
         async def answer(request: Request) -> Response:
-            return _answer(request, await kept.body(), media_type, clock)
+            body = await body_for(**request.path_params)
+            return unless_known(request, body.content, body.headers(clock.now()), media_type)
 
         return Route(path, answer)
-
-    async def message(request: Request) -> Response:
-        return _answer(request, await feed.message(request.path_params["alert_id"]), cap.MEDIA_TYPE, clock)
 
     async def problem(_: Request, error: Exception) -> Response:
         return problem_document(as_problem(error))
 
     app = Starlette(
         routes=[
-            route("/v1/alerts.geojson", feed.geojson, geojson.MEDIA_TYPE),
-            route("/v1/feed.atom", feed.atom, atom.MEDIA_TYPE),
-            Route("/v1/cap/{alert_id}.xml", message),
-            *([] if feed.areas is None else _routes_of_areas(feed.areas, lambda: bounds.requests > MAX_REQUESTS // 2)),
+            route("/v1/alerts.geojson", feed.geojson.body, geojson.MEDIA_TYPE),
+            route("/v1/feed.atom", feed.atom.body, atom.MEDIA_TYPE),
+            route("/v1/cap/{alert_id}.xml", feed.message, cap.MEDIA_TYPE),
+            *([] if feed.areas is None else _routes_of_areas(feed.areas, feed)),
         ],
         exception_handlers=dict.fromkeys((Problem, LogUnavailable, HTTPException, Exception), problem),
     )
     app.router.redirect_slashes = False  # no redirects, because they would lead to the `Host` in the request
-    bounds = _Bounds(app, feed)
-    return bounds
+    return _Bounds(app, feed)
 
 
 @dataclass(slots=True)
@@ -221,7 +213,6 @@ class _Bounds:
 
     app: ASGIApp
     feed: Feed
-    requests: int = 0  # the number of requests in progress
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -234,17 +225,17 @@ class _Bounds:
                 message["headers"] += [(k.lower().encode(), v.encode()) for k, v in _EVERYWHERE.items()]
             await send(message)
 
-        self.requests += 1
+        self.feed.requests += 1
         try:
             refused = self._refused(scope)
             await (self.app if refused is None else refused)(scope, receive, noted)
         except Exception as error:  # Starlette has already answered 500, if it still could
             logger.error("a request to the feed failed: %s", trace(error))
         finally:
-            self.requests -= 1
+            self.feed.requests -= 1
 
     def _refused(self, scope: Scope) -> Response | None:
-        if self.requests > MAX_REQUESTS:
+        if self.feed.requests > MAX_REQUESTS:
             found = Problem.later(problems.TOO_MANY_REQUESTS, RETRY_AFTER_S)
         elif scope["query_string"] and (self.feed.areas is None or scope["path"] != IN_BOX):
             found = Problem(problems.BAD_REQUEST, "The feed takes no query.")
@@ -253,7 +244,3 @@ class _Bounds:
         else:
             return None
         return problem_document(found)
-
-
-def _answer(request: Request, body: Body, media_type: str, clock: Clock) -> Response:
-    return unless_known(request, body.content, body.headers(clock.now()), media_type)

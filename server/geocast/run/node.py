@@ -107,8 +107,13 @@ class ApiPart(tasks.Part):
         in_force.watch(self._adopt)
 
     def _adopt(self) -> None:
-        given = self._in_force.now
-        self.context.adopt(given.policy, given.publishers, given.sources, given.reviewers, given.call_keys)
+        """Use a new configuration from now on. Requests in progress finish with the old configuration."""
+        now, context = self._in_force.now, self.context
+        context.policy = now.policy
+        context.publishing = context.publishing.with_config(now.policy, now.publishers, now.reviewers)
+        context.calling = context.calling.with_config(now.policy, now.call_keys)
+        if context.taking is not None and now.sources is not None:
+            context.taking = context.taking.with_config(now.policy, now.sources, now.publishers)
 
     async def drain(self, _deadline: float, _hurry: asyncio.Event) -> None:
         """Refuse new requests."""
@@ -140,10 +145,10 @@ async def _serve_feed(
     from ..feed.routes import MAX_CONNECTIONS, Feed, make_app  # importing the XML writer takes 0.1 s and 10 MB
 
     def issuer() -> Issuer:
-        return Issuer(settings.feed_sender, in_force.now.policy.cap_categories())
+        return Issuer(settings.feed_sender, in_force.now.policy.cap_categories(), settings.feed_url.rstrip("/"))
 
     drawer = await process.enter(contextlib.aclosing(Drawer()))
-    feed = Feed(settings.feed_url, issuer(), alert_log, process.clock, keeper, drawer, areas=settings.feed_areas)
+    feed = Feed(issuer(), alert_log, process.clock, keeper, drawer, areas=settings.feed_areas)
     in_force.watch(lambda: feed.adopt(issuer()))
     process.metrics.watch(feed.metrics)
     upkeep = tasks.running(

@@ -92,7 +92,7 @@ def _next_listed(tokens: TokenList, at: int, last: Token) -> int | None:
     """Return the end of the next unit in a list of units such as "Engine 12, Ladder 5", or None.
 
     The end is the index of the first token after the unit; it is None if no unit begins at token `at`. `last` is the
-    last token of the previous unit. WordSets that are too vague to count as a unit elsewhere may count as one in a list.
+    last token of the previous unit. Words that are too vague to count as a unit elsewhere may count as one in a list.
     """
     token = tokens[at]
     if token.lower in _W.counts or _is_number(token):
