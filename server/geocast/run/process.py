@@ -83,8 +83,8 @@ class Process:
 
     async def add(self, part: _P) -> _P:
         """Start a part and its tasks, and return it."""
-        self._opened.push_async_callback(part.stop)
         await part.start()
+        self._opened.push_async_callback(part.stop)
         self.metrics.watch(part.metrics)
         self._parts.append(part)
         await self.enter(tasks.running(**part.named_tasks()))
@@ -109,8 +109,10 @@ class Process:
 
     def unready(self) -> list[str]:
         """Return the reasons why the process is not ready."""
-        draining = ["draining"] if self.stop.asked.is_set() else []
-        return [*draining, *(reason for part in self._parts for reason in part.unready()), *tasks.unready()]
+        reasons = ["draining"] if self.stop.asked.is_set() else []
+        for part in self._parts:
+            reasons += part.unready()
+        return list(dict.fromkeys([*reasons, *tasks.unready()]))
 
     async def until_stopped(self) -> None:
         """Wait for a signal to stop, then drain."""

@@ -102,8 +102,10 @@ async def _run_stream(part: WorkerSpec, settings: Settings, in_force: RuntimeCon
         def state() -> Mapping[str, Any]:
             return {"degraded": stream.degraded(), "reads": stream.reads()}
 
-        link = await process.add(WorkerLink(part, "api", settings, in_force, process, others_appended))
-        stream = await process.add(stream_of(process, settings, in_force, alert_log, appended, link.newer_keys))
+        link = WorkerLink(part, "api", settings, in_force, process, others_appended)
+        stream = stream_of(process, settings, in_force, alert_log, appended, link.newer_keys)
+        await process.add(link)
+        await process.add(stream)
         await process.enter(tasks.running(report=tasks.every(REPORT_S, link.reporting(state))))
         await stream.listen(part.listeners["--stream"], process.stop.asked)
         if not process.stop.asked.is_set():  # the signal may have come while the log was being read
@@ -136,10 +138,12 @@ async def _run_api(part: WorkerSpec, settings: Settings, in_force: RuntimeConfig
         process.metrics.watch(alert_log.metrics)
         process.metrics.watch(in_force.trust.metrics)
         keeper = await process.add(LogHealth(alert_log, process.clock))
-        link = await process.add(FrontLink(part, _names(settings), settings, in_force, process, ending, reported))
+        link = FrontLink(part, _names(settings), settings, in_force, process, ending, reported)
         process.metrics.watch(lambda: _metrics_of(link.reports))
         newer_keys = None if link.source is None else link.source.newer
-        api = await process.add(ApiPart(process, settings, in_force, alert_log, appended, link.reports, newer_keys))
+        api = ApiPart(process, settings, in_force, alert_log, appended, link.reports, newer_keys)
+        await process.add(link)
+        await process.add(api)
         await process.enter(tasks.running(log_watch=tasks.every(FLUSH_S, lambda: keeper.store({}))))
         if settings.reviewers is not None:
             await process.add(_Following(alert_log, process.clock, keeper))
