@@ -5,7 +5,6 @@ Settings that cannot work are refused here, before anything is started, by a Con
 
 import contextlib
 import errno
-import ipaddress
 import re
 import resource
 import socket
@@ -15,6 +14,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from .model.errors import ConfigError
+from .model.server_address import Address, KeyUrl
 
 # The schemes of `--log`. A new log adds its own where it belongs, and `run/backends` opens it.
 REDIS_SCHEMES = ("redis", "rediss", "redis+sentinel", "rediss+sentinel")
@@ -30,44 +30,6 @@ BACKLOG = 4096  # number of connections per listening socket that wait to be acc
 MAX_API_CONNECTIONS = 2_500  # more than the limit of requests, so that excess requests can get a response
 SHARE = 0.25  # the part of each limited resource that one subject may use (rule HD6)
 RESERVED_DESCRIPTORS = 256  # descriptors for the log and the Python runtime
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """The address of a listener or a Redis server: a host (a name, or an IPv4 or IPv6 address) and a port."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-    @property
-    def is_loopback(self) -> bool:
-        """Whether only this machine can reach the address.
-
-        A host name other than `localhost` is assumed to be reachable.
-        """
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return self.host == "localhost"
-
-
-@dataclass(frozen=True, slots=True)
-class KeyUrl:
-    """The URL of a key set.
-
-    `server` is its host and port, and `tls` is true for `https`. `target` is the path and query.
-    """
-
-    server: Address
-    tls: bool
-    target: str
-
-    def __str__(self) -> str:
-        """Return the URL as text, without its query, which may contain a secret."""
-        return f"http{'s' * self.tls}://{self.server}{self.target.partition('?')[0]}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

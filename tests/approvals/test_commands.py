@@ -16,9 +16,10 @@ from geocast.approvals import form
 from geocast.approvals.reviewers import load_reviewers
 from geocast.approvals.signatures import header_of, verifies
 from geocast.auth.tokens import make_key
-from geocast.config import Address, Settings
+from geocast.config import Settings
 from geocast.model.alert import Signature
 from geocast.model.errors import ConfigError
+from geocast.model.server_address import Address
 from geocast.run.runtime_config import RuntimeConfig
 
 FORM = form.text_of(form.form_of(a_revision(description="First\nsecond"), AUDIENCE, ""))

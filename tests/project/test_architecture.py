@@ -214,9 +214,9 @@ def test_only_listed_modules_use_shapely():
     }
 
 
-def test_only_redis_streams_connection_imports_the_redis_library():
-    """`geocast.alertlog.redis_streams.connection` sets the deadline of every command."""
-    assert {module for module in MODULES if "redis" in imported(module)[1]} == {"alertlog.redis_streams.connection"}
+def test_only_the_primary_imports_the_redis_library():
+    """`geocast.storage.redis.primary` sets the deadline of every command."""
+    assert {module for module in MODULES if "redis" in imported(module)[1]} == {"storage.redis.primary"}
 
 
 def log_backends():

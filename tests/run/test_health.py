@@ -8,7 +8,7 @@ import pytest
 from support.ports import a_free_port
 
 from geocast.cli import health
-from geocast.config import Address
+from geocast.model.server_address import Address
 
 
 @contextmanager

@@ -15,10 +15,11 @@ from geocast.auth.revocations import parse_revoked
 from geocast.auth.tokens import make_key
 from geocast.calls.encryption import make_call_key
 from geocast.clock import Now
-from geocast.config import Address, Settings
+from geocast.config import Settings
 from geocast.metrics import Metrics
 from geocast.model.call import CallEntry
 from geocast.model.errors import ConfigError
+from geocast.model.server_address import Address
 from geocast.run.reload_mailbox import ReloadMailbox
 from geocast.run.runtime_config import RuntimeConfig
 

@@ -23,9 +23,10 @@ from websockets.frames import Frame, Opcode
 
 from geocast.alertlog.memory import MemoryLog
 from geocast.auth.tokens import TokenVerifier
-from geocast.config import Address, Settings
+from geocast.config import Settings
 from geocast.metrics import Metrics
 from geocast.model.alert import Circle, Revision
+from geocast.model.server_address import Address
 from geocast.stream.connection import Connection
 from geocast.stream.server import TICK_S, StreamServer
 

@@ -10,10 +10,11 @@ from geocast.alertlog import TrustAll
 from geocast.alertlog.memory import MemoryLog
 from geocast.auth.tokens import TokenVerifier
 from geocast.clock import STEP_S
-from geocast.config import Address, Settings
+from geocast.config import Settings
 from geocast.metrics import Metrics
 from geocast.model.alert import Untrusted
 from geocast.model.errors import LogUnavailable
+from geocast.model.server_address import Address
 from geocast.stream import live_alerts, log_reader, server
 from geocast.stream.hub import LOOK_S
 from geocast.stream.server import (

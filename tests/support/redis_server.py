@@ -28,7 +28,7 @@ import redis
 from support.ports import a_free_port
 from support.wall_clock import WallClock, started_with
 
-from geocast.alertlog.redis_streams.target import OLDEST
+from geocast.storage.redis.target import OLDEST
 
 PROGRAM = os.environ.get("TEST_REDIS", "redis-server")
 PATIENCE_S = 60.0  # how long a server may take to carry out a command

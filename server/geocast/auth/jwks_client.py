@@ -12,8 +12,8 @@ from pathlib import Path
 import h11
 
 from .. import __version__
-from ..config import KeyUrl
 from ..model.errors import ConfigError
+from ..model.server_address import KeyUrl
 from .tokens import Key, load_keys, parse_keys, published
 
 FETCH_S = 10.0  # the time limit for name resolution, connection, TLS, request and response together

@@ -16,8 +16,9 @@ import click
 from click.core import ParameterSource
 
 from .. import config
-from ..config import KeyUrl, Settings
+from ..config import Settings
 from ..model.errors import ConfigError, LogUnavailable
+from ..model.server_address import KeyUrl
 from .options import node_options, unknown_variables
 
 WONT_START, WOULD_WAIT = 2, 1  # exit statuses: a node would refuse to start, or would start and wait for its log

@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from ..config import Address, KeyUrl, bind
+from ..config import bind
+from ..model.server_address import Address, KeyUrl
 from .options import METRICS_OPTION, api_url_option, journal_options, option
 from .serve import command as serve
 from .starting import starting

@@ -4,7 +4,7 @@ import json
 
 import click
 
-from ..config import Address
+from ..model.server_address import Address
 from .options import api_option
 
 PATIENCE_S = 3.0

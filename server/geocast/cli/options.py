@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
-from ..config import SHARE, KeyUrl, parse_address, parse_key_url, parse_origins
+from ..config import SHARE, parse_address, parse_key_url, parse_origins
 from ..model.errors import ConfigError
 from ..model.qualifications import QUALS_FORM, are_quals
+from ..model.server_address import KeyUrl
 from . import environment
 from .environment import PREFIX
 from .journal import FORMATS

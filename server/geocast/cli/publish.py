@@ -13,8 +13,8 @@ from urllib.parse import quote
 
 import click
 
-from ..config import KeyUrl
 from ..model.errors import ConfigError
+from ..model.server_address import KeyUrl
 from ..model.times import format_time
 from .client_options import SEVERITIES, token_option, token_source
 from .options import Number, api_url_option, option

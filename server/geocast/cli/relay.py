@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from ..config import Address, bind
+from ..config import bind
+from ..model.server_address import Address
 from .options import DRAIN_OPTION, LOG_OPTION, METRICS_OPTION, POLICY_OPTION, REVIEWERS_OPTION, journal_options, option
 from .serve import command as serve
 from .serve import run

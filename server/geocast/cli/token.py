@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..auth.scopes import SCOPES
-from ..config import KeyUrl
 from ..model.errors import ConfigError, did_you_mean
+from ..model.server_address import KeyUrl
 from .options import KEYS, QUALS
 
 if TYPE_CHECKING:

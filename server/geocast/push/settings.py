@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..config import REDIS_SCHEMES, SHARE, Address, FollowerSettings, KeyUrl
+from ..config import REDIS_SCHEMES, SHARE, FollowerSettings
 from ..egress.tls import tls_trusting
 from ..model.errors import ConfigError
+from ..model.server_address import Address, KeyUrl
 from .addresses import DEFAULT_SERVICES
 
 _CONTACT = re.compile(r"mailto:[^\s@,]{1,200}@[^\s@,]{1,200}|https://[^\s,]{1,300}")

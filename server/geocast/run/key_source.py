@@ -21,9 +21,10 @@ from prometheus_client.core import Metric
 from .. import tasks
 from ..auth.jwks_client import fetch_keys
 from ..auth.jwks_refresh import NewerKeys
-from ..config import FollowerSettings, KeyUrl
+from ..config import FollowerSettings
 from ..metrics import counters, gauge
 from ..model.errors import ConfigError
+from ..model.server_address import KeyUrl
 from ..tasks import Work
 from .runtime_config import RuntimeConfig
 

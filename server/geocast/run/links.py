@@ -21,9 +21,10 @@ from prometheus_client.core import Metric
 
 from .. import tasks
 from ..auth.jwks_refresh import NewerKeys
-from ..config import FollowerSettings, KeyUrl
+from ..config import FollowerSettings
 from ..metrics import Export, export
 from ..model.errors import trace
+from ..model.server_address import KeyUrl
 from .channel import Channel
 from .key_source import of_source, source_of
 from .process import Process

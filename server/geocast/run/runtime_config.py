@@ -36,9 +36,10 @@ from ..auth.revocations import parse_revoked
 from ..auth.tokens import Key, TokenVerifier, parse_keys
 from ..calls.aeds import NO_AEDS, read_aeds
 from ..calls.encryption import NO_CALL_KEYS, NONCE_BYTES, CallKeys, parse_call_keys, refuse_unsealed
-from ..config import FollowerSettings, KeyUrl
+from ..config import FollowerSettings
 from ..metrics import counters, gauge, gauges
 from ..model.errors import ConfigError, text_of
+from ..model.server_address import KeyUrl
 from ..policy import Policy
 from ..policy.publishers.bounds import Publishers
 from ..policy.publishers.file import parse_publishers, read_publishers

@@ -5,10 +5,11 @@ from alertlog.reading import PATIENCE_S
 from support.redis_server import RedisServer
 
 from geocast.alertlog.redis_streams import appender, heartbeat
-from geocast.alertlog.redis_streams import connection as redis_connection
 from geocast.alertlog.redis_streams import follower as redis_follower
 from geocast.alertlog.redis_streams import writer as redis_writer
-from geocast.alertlog.redis_streams.connection import Primary, Reader
+from geocast.storage.redis import durable
+from geocast.storage.redis import primary as redis_primary
+from geocast.storage.redis.primary import Primary, Reader
 
 
 @pytest.fixture(scope="module")
@@ -28,11 +29,11 @@ def server(tmp_path):
 @pytest.fixture
 def patient(monkeypatch):
     """Raise the time limits of the log, so that a Redis on a busy machine does not count as unreachable."""
-    monkeypatch.setattr(appender, "APPEND_S", PATIENCE_S)
-    monkeypatch.setattr(redis_writer, "SYNC_S", PATIENCE_S)
+    monkeypatch.setattr(appender, "WRITE_S", PATIENCE_S)
+    monkeypatch.setattr(durable, "SYNC_S", PATIENCE_S)
     monkeypatch.setattr(redis_follower, "ANSWER_S", PATIENCE_S)
     monkeypatch.setattr(heartbeat, "INFO_S", PATIENCE_S)
-    monkeypatch.setattr(redis_connection, "CONNECT_S", PATIENCE_S)
+    monkeypatch.setattr(redis_primary, "CONNECT_S", PATIENCE_S)
     for asks in (Reader.ask, Primary.call, Primary.pipe, redis_writer.Writer._durably):
         monkeypatch.setitem(asks.__kwdefaults__, "within_s", PATIENCE_S)
     monkeypatch.setattr(redis_writer.Writer.store, "__defaults__", (PATIENCE_S,))

@@ -3,8 +3,8 @@
 import pytest
 from support.redis_server import needs_redis
 
-from geocast.alertlog.redis_streams import target
 from geocast.model.errors import ConfigError
+from geocast.storage.redis import target
 
 pytestmark = needs_redis
 

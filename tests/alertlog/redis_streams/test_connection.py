@@ -7,24 +7,27 @@ import pytest
 from alertlog.redis_streams.tools import lasting, run, until
 from support.redis_server import needs_redis
 
-from geocast.alertlog.redis_streams import appender, connection, target
-from geocast.alertlog.redis_streams.appender import APPEND_S, Appender
-from geocast.alertlog.redis_streams.connection import Primary
+from geocast.alertlog.redis_streams import appender
+from geocast.alertlog.redis_streams.appender import Appender
 from geocast.alertlog.redis_streams.stored import Stored
 from geocast.model.errors import LogUnavailable
+from geocast.storage.redis import primary as redis_primary
+from geocast.storage.redis import target
+from geocast.storage.redis.durable import WRITE_S
+from geocast.storage.redis.primary import Primary
 
 
 @needs_redis
 def test_command_that_gets_no_connection_in_time_leaves_the_connections_of_others(server, monkeypatch):
     """All are in use; that says nothing about the server, and dropping them would cost each a new connection."""
-    monkeypatch.setattr(connection, "CONNECTIONS", 1)
+    monkeypatch.setattr(redis_primary, "CONNECTIONS", 1)
 
     async def main():
         primary = Primary(target.parse(server.url))
         try:
             await primary.call("PING")
             client = primary._client
-            monkeypatch.setattr(connection, "ANSWER_S", 0.05)
+            monkeypatch.setattr(redis_primary, "ANSWER_S", 0.05)
             slow = asyncio.ensure_future(primary.call("BLPOP", "list", 0, within_s=60))
             await until(lambda: server.command("INFO", "clients")["blocked_clients"], "it waits")
             with pytest.raises(LogUnavailable):
@@ -68,4 +71,4 @@ async def test_append_that_joins_an_older_one_in_a_batch_has_its_whole_time(monk
     await asyncio.sleep(0)
     writer.go.set()
     assert await asyncio.gather(*waiting) == [True] * len(waiting)
-    assert writer.within[appender.APPENDERS :] == [APPEND_S]
+    assert writer.within[appender.APPENDERS :] == [WRITE_S]

@@ -14,8 +14,8 @@ from geocast.alertlog import BATCH_BYTES, Counts, codec
 from geocast.alertlog.redis_streams import RedisStreamsLog, appender, delivery_counts
 from geocast.alertlog.redis_streams import follower as redis_follower
 from geocast.alertlog.redis_streams import log as redis_log
-from geocast.alertlog.redis_streams.connection import Reader
 from geocast.model.errors import LogUnavailable
+from geocast.storage.redis.primary import Reader
 
 pytestmark = needs_redis
 
@@ -124,7 +124,7 @@ async def test_unreachable_redis_is_reported_in_time_and_log_recovers(server, ha
         getattr(server, harm)()
         with pytest.raises(LogUnavailable):
             await log.append(lasting("a-2"))
-        assert appender.APPEND_S < 3, "that is for how long it waits, whatever turns a machine gives to it"
+        assert appender.WRITE_S < 3, "that is for how long it waits, whatever turns a machine gives to it"
         await until(lambda: log._heart.problem is not None, "it is known to be away")
         with pytest.raises(LogUnavailable):
             await log.add_counts({})

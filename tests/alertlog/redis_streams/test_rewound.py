@@ -27,11 +27,11 @@ from support.wall_clock import WallClock, needs_wall_clock
 
 from geocast.alertlog import Counts
 from geocast.alertlog.redis_streams import follower as redis_follower
-from geocast.alertlog.redis_streams import target
-from geocast.alertlog.redis_streams.connection import OTHERS_S, Primary
 from geocast.alertlog.redis_streams.stored import Stored
 from geocast.clock import SystemClock
 from geocast.model.errors import LogUnavailable
+from geocast.storage.redis import target
+from geocast.storage.redis.primary import OTHERS_S, Primary
 from geocast.stream.live_alerts import LiveAlerts
 
 pytestmark = needs_redis

@@ -18,9 +18,10 @@ from support.ports import a_free_port
 from support.redis_server import RedisServer, needs_redis, wait_until
 
 from geocast.alertlog import Counts, tail
-from geocast.alertlog.redis_streams import RedisStreamsLog, target
+from geocast.alertlog.redis_streams import RedisStreamsLog
 from geocast.alertlog.redis_streams.tail import RedisTail
 from geocast.model.errors import ConfigError, LogUnavailable
+from geocast.storage.redis import target
 
 pytestmark = needs_redis
 

@@ -13,8 +13,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ...model.errors import LogUnavailable, trace
+from ...storage.redis.durable import WRITE_S
 from .stored import Stored
-from .writer import APPEND_S, Writer
+from .writer import Writer
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +58,7 @@ class Appender:
         """Store the entry and return True once it is durable, or return False if its number is not the next one.
 
         Raise LogUnavailable if the log can't be used now, the queue is full, or the entry is not durable within
-        APPEND_S seconds.
+        WRITE_S seconds.
         """
         if problem := self._problem():
             raise LogUnavailable(problem)
@@ -65,17 +66,17 @@ class Appender:
             raise LogUnavailable("too many appends are waiting")
         loop = asyncio.get_running_loop()
         future: asyncio.Future[bool] = loop.create_future()
-        self._queue.append(_Waiting(stored, uuid.uuid4().hex, future, time.monotonic() + APPEND_S))
+        self._queue.append(_Waiting(stored, uuid.uuid4().hex, future, time.monotonic() + WRITE_S))
         if len(self._sending) < APPENDERS:
             task = loop.create_task(self._send_all())
             self._sending.add(task)
             task.add_done_callback(self._sending.discard)
         try:
-            async with asyncio.timeout(APPEND_S):
+            async with asyncio.timeout(WRITE_S):
                 # If the caller is cancelled because its client has disconnected, the entry is still stored.
                 return await asyncio.shield(future)
         except TimeoutError:
-            raise LogUnavailable(f"not stored within {APPEND_S:g} s") from None
+            raise LogUnavailable(f"not stored within {WRITE_S:g} s") from None
 
     async def finish(self) -> None:
         """Wait until all appends in the queue have been answered."""

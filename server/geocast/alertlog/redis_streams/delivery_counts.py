@@ -10,8 +10,8 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
+from ...storage.redis.primary import Primary
 from .. import Counts
-from .connection import Primary
 
 KEPT_MS = 9 * 86_400_000  # more than the longest life of an alert (a week) plus a day of retention
 MAX_COUNTED = 10_000  # the largest number of alerts whose counts are kept in memory

@@ -37,8 +37,8 @@ from ...model.alert import Untrusted
 from ...model.call import KINDS
 from ...model.errors import LogUnavailable
 from ...model.times import MAX_MS
+from ...storage.redis.primary import ANSWER_S
 from .. import BATCH, BATCH_BYTES, DECODE_AT_ONCE, DECODE_S, HEARTBEAT_S, Positioned, is_followed
-from .connection import ANSWER_S
 from .history import Differs, History, ReadPosition, Rewound
 from .reading import ReadServer, ServerChoice
 from .repair import StoredEntries

@@ -13,50 +13,16 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ...model.errors import LogUnavailable, trace
+from ...storage.redis.admission import SECTIONS, UNKNOWN, Server, admit, ask_sync_mode, refuse_never_syncing
+from ...storage.redis.primary import Primary, Unfit
 from .. import HEARTBEAT_S
-from . import target
-from .connection import Primary, Unfit
 from .history import History, floor_after
-from .stored import Server
 from .writer import Writer
 
 logger = logging.getLogger(__name__)
 
 INFO_S = 1.0  # the time within which Redis has to answer INFO
 RETRY_S = 0.25  # the time between two heartbeats while the log can't be used
-UNKNOWN = "unknown"  # the setting `appendfsync` of a Redis server whose configuration our user may not read
-SECTIONS = ("server", "memory", "persistence", "replication", "cluster")
-
-
-def admit(info: Mapping[str, Any], *, volatile: bool, keeps: str = "alerts") -> Server:
-    """Check that a Redis server is suitable for a log, and return an identification of the server.
-
-    `info` is the server's answer to the command INFO. `keeps` names the stored data in error messages, such as
-    "alerts". Raise Unfit if the server's configuration is not suitable, and LogUnavailable if the server is a replica.
-    """
-    if reason := target.unfit(info, volatile=volatile, keeps=keeps):
-        raise Unfit(reason)
-    if info.get("role") != "master":
-        raise LogUnavailable("it is a replica, which can't be written")
-    return str(info["run_id"]), str(info["master_replid"])
-
-
-async def ask_sync_mode(primary: Primary) -> str:
-    """Return the value of Redis' setting `appendfsync`, or `UNKNOWN` if our Redis user may not read the setting.
-
-    The setting says when writes are synced to disk. Raise LogUnavailable if Redis does not answer.
-    """
-    try:
-        answer = await primary.call("CONFIG", "GET", "appendfsync")
-        return str(answer[1].decode())
-    except Unfit:
-        return UNKNOWN  # this user may not read the configuration, which is a sensible restriction
-
-
-def refuse_never_syncing(mode: str, *, volatile: bool = False) -> None:
-    """Raise Unfit if `mode`, the value of `appendfsync`, is "no" (never sync), unless `volatile` allows data loss."""
-    if mode == "no" and not volatile:
-        raise Unfit("it never syncs its append-only file: set appendfsync always (or everysec)")
 
 
 class Heartbeat:

@@ -40,7 +40,8 @@ from collections import deque
 from dataclasses import dataclass, field, replace
 
 from ...model.errors import LogUnavailable
-from .stored import ZERO, Fields, Id, Identity, Server, Stored, digest_after, position_of
+from ...storage.redis.admission import Server
+from .stored import ZERO, Fields, Id, Identity, Stored, digest_after, position_of
 
 
 def floor_after(mark: tuple[int, int], epoch: int, seq: int) -> int | None:

@@ -10,6 +10,8 @@ from ...metrics import append_times, counter, gauge
 from ...model.alert import Cancel, Entry, OtherKind
 from ...model.call import CallEntry
 from ...model.errors import ConfigError, LogUnavailable
+from ...storage.redis import target
+from ...storage.redis.primary import Primary, Unfit
 from .. import (
     PAGE,
     PLACE_MS,
@@ -27,9 +29,8 @@ from .. import (
     page,
 )
 from ..trusted_time import NEWEST, TrustedTime
-from . import scripts, target
+from . import scripts
 from .appender import Appender
-from .connection import Primary, Unfit
 from .delivery_counts import KEPT_MS, DeliveryCounts
 from .follower import FollowedStream, Following
 from .heartbeat import Heartbeat

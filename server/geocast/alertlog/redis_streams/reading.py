@@ -40,14 +40,14 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
-from ...config import Address
 from ...model.errors import ConfigError, LogUnavailable, trace
-from . import target
-from .connection import ANSWER_S, Primary, Reader
-from .heartbeat import SECTIONS, admit
+from ...model.server_address import Address
+from ...storage.redis import target
+from ...storage.redis.admission import SECTIONS, Server, admit
+from ...storage.redis.primary import ANSWER_S, Primary, Reader
+from ...storage.redis.target import Target
 from .history import Differs, History, ReadPosition
-from .stored import ZERO, Id, Server, parse_id, text_of
-from .target import Target
+from .stored import ZERO, Id, parse_id, text_of
 
 logger = logging.getLogger(__name__)
 

@@ -3,16 +3,9 @@
 from functools import partial
 from pathlib import Path
 
+from ...storage.redis.scripts import read_script
+
 _FOLDER = Path(__file__).parent / "lua"
-
-
-def read_script(folder: Path, name: str, flags: str = "") -> str:
-    """Return the source of the Lua script `name` in `folder`, preceded by the source of `prelude.lua`.
-
-    `flags` are Redis' script flags, such as " flags=no-writes".
-    """
-    prelude, body = ((folder / f"{each}.lua").read_text("utf-8") for each in ("prelude", name))
-    return f"#!lua{flags}\n{prelude}\n{body}"
 
 
 _script = partial(read_script, _FOLDER)

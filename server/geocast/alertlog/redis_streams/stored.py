@@ -16,7 +16,6 @@ EPOCH_SHIFT = 40  # how many low bits of a position contain the sequence number;
 Id = tuple[int, int]  # the id of an item in a stream: milliseconds, and a number within them
 Fields = Mapping[bytes, bytes]
 Identity = tuple[bytes | None, ...]
-Server = tuple[str, str]  # a server: `run_id` (one process) and `master_replid` (one replication history) of INFO
 ZERO: Id = (0, 0)
 
 

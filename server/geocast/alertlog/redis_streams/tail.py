@@ -12,10 +12,10 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 from ...model.errors import ConfigError, LogUnavailable
+from ...storage.redis import target
+from ...storage.redis.primary import ANSWER_S, Primary, Reader, Unfit
 from .. import BATCH, HEARTBEAT_S
 from ..tail import RawEntry
-from . import target
-from .connection import ANSWER_S, Primary, Reader, Unfit
 from .stored import ZERO, Fields, Id, Stored, parse_id, text_of
 
 SILENCE_S = 10 * HEARTBEAT_S

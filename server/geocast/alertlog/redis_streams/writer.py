@@ -10,44 +10,15 @@ import logging
 from collections.abc import Iterable
 from typing import Any
 
-from ...model.errors import LogUnavailable
+from ...storage.redis.durable import WRITE_S, Unsynced, run_durably
+from ...storage.redis.primary import Primary
 from . import scripts
-from .connection import Primary
 from .history import History
 from .stored import Id, parse_id
 
 logger = logging.getLogger(__name__)
 
-APPEND_S = 2.5  # the time within which an entry has to be durable, including all attempts
-SYNC_S = 1.5  # the time within which a write has to be on the disks; with `appendfsync everysec` it takes a second
-ASK_REPLICAS_MS = (2, 5, 10, 20, 50, 100)  # how long the waits last; each one asks the replicas again
 BEAT_MS = 900  # no heartbeat is written if the last one is younger than this
-
-
-class Unsynced(LogUnavailable):
-    """Raised if a write has not been synced to enough disks in time."""
-
-
-async def run_durably(
-    primary: Primary, call: tuple[Any, ...], *, replicas: int, volatile: bool, within_s: float = APPEND_S
-) -> Any:
-    """Run a script that writes.
-
-    Return its answer once its writes are on the server's disk and on `replicas` replicas. If `volatile` is true, the
-    server has no append-only file, so only the replicas count. Raise Unsynced if the writes were not synced in time,
-    and LogUnavailable if Redis fails.
-    """
-    # A replica reports how much it has synced only once a second, and whenever Redis begins a wait. So send several
-    # waits of growing length: each makes the replicas report again. Once enough have synced, the others end at once.
-    waits_ms = [*(ASK_REPLICAS_MS if replicas else ()), max(1, int(min(SYNC_S, within_s / 2) * 1000))]
-    command = ("WAIT",) if volatile else ("WAITAOF", 1)
-    waits = [(*command, replicas, wait_ms) for wait_ms in waits_ms]
-    answer, *_, synced = await primary.pipe([call, *waits], within_s=within_s, confirmed=True)
-    local, on_replicas = (1, synced) if volatile else synced
-    if local < 1 or on_replicas < replicas:
-        here = "here" if local else "not here"
-        raise Unsynced(f"synced {here}, and on {on_replicas} of {replicas} replicas")
-    return answer
 
 
 class Writer:
@@ -71,7 +42,7 @@ class Writer:
         self._volatile = volatile
 
     async def store(
-        self, entries: Iterable[tuple[Any, ...]], within_s: float = APPEND_S, *, mending: bool = False
+        self, entries: Iterable[tuple[Any, ...]], within_s: float = WRITE_S, *, mending: bool = False
     ) -> list[Any]:
         """Run `append.lua`, wait until the stored entries are durable, and return one answer for each entry.
 
@@ -126,7 +97,7 @@ class Writer:
                 epoch,
             )
 
-    async def _durably(self, script: str, *arguments: Any, within_s: float = APPEND_S) -> Any:
+    async def _durably(self, script: str, *arguments: Any, within_s: float = WRITE_S) -> Any:
         """Run a script and return its answer once its writes are as durable as configured."""
         call = ("EVAL", script, 1, self._keys, *self._history.mark, *arguments)
         try:

@@ -20,9 +20,9 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, ValidationError, ValidationInfo
 from pydantic_core import PydanticCustomError
 
-from ...config import Address, KeyUrl
 from ...egress.tls import tls_trusting
 from ...model.errors import ConfigError
+from ...model.server_address import Address, KeyUrl
 from ...model.toml_file import listed, matching, mistakes, parse_toml
 
 LEAST_INTERVAL_S, INTERVAL_S, MOST_INTERVAL_S = 15, 60, 86_400

@@ -1,6 +1,6 @@
 """Devices in a Redis, for any number of processes on any number of machines.
 
-A Redis that can keep an alert log can keep devices, and is reached in the same way (`alertlog/redis_streams`). The
+A Redis that can keep an alert log can keep devices, and is reached in the same way (`storage/redis`). The
 scripts in `lua/` do the work; `prelude.lua` describes the keys. The rules DevS1 to DevS12 are in the docstring of
 `devicestore`; this is how they are kept:
 
@@ -32,12 +32,12 @@ from typing import Any
 import msgpack
 
 from ... import failpoints
-from ...alertlog.redis_streams import target
-from ...alertlog.redis_streams.connection import ANSWER_S, Primary, Reader, Unfit
-from ...alertlog.redis_streams.heartbeat import SECTIONS, admit, ask_sync_mode, refuse_never_syncing
-from ...alertlog.redis_streams.scripts import read_script
-from ...alertlog.redis_streams.writer import run_durably
 from ...model.errors import ConfigError, LogUnavailable, StoreUnavailable
+from ...storage.redis import target
+from ...storage.redis.admission import SECTIONS, admit, ask_sync_mode, refuse_never_syncing
+from ...storage.redis.durable import run_durably
+from ...storage.redis.primary import ANSWER_S, Primary, Reader, Unfit
+from ...storage.redis.scripts import read_script
 from ..leases import LEASE_S, Leased
 from . import Change, DeliveryRecord, Found, Limits, Put, PutResult, RegistrationKey, StoredDevice, read_line, shard_of
 

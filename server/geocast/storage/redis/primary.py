@@ -15,8 +15,8 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from ...config import Address
 from ...model.errors import LogUnavailable
+from ...model.server_address import Address
 from .target import EXPOSED, Target
 
 ANSWER_S = 2.0  # the time in which Redis has to answer

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
-from ...config import Address
 from ...model.errors import ConfigError
+from ...model.server_address import Address
 
 OLDEST = (7, 2)  # the first release of Redis that has WAITAOF
 PORT, SENTINEL_PORT = 6379, 26379
