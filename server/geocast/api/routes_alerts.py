@@ -41,7 +41,11 @@ MAX_SCRAPERS = 16  # the highest number of connections to the listener of --metr
 
 def make_app(api: ApiContext, *, with_metrics: bool = True) -> ASGIApp:
     """Return the ASGI application of the api listener. `with_metrics` says whether it serves /metrics."""
-    routes = [*_alerts(api), *_cap(api), *call_routes(api), *_operations(api)]
+    routes = [*_alerts(api), *call_routes(api), *_operations(api)]
+    if api.taking is not None:
+        from .routes_cap import cap_route  # imports the XML parser: 0.2 s and 10 MB that many nodes don't need
+
+        routes.append(cap_route(api))
     if with_metrics:
         routes.append(metrics_route(api.metrics))
     return _guarded([*routes, *page_routes(api, {route.path for route in routes})], api)
@@ -137,14 +141,6 @@ def _alerts(api: ApiContext) -> list[Route]:
         Route("/v1/alerts", live),
         Route("/v1/policy", policy),
     ]
-
-
-def _cap(api: ApiContext) -> list[Route]:
-    if api.taking is None:
-        return []
-    from .routes_cap import cap_route  # imports the XML parser: 0.2 s and 10 MB that many nodes don't need
-
-    return [cap_route(api)]
 
 
 def _operations(api: ApiContext) -> list[Route]:
