@@ -10,8 +10,6 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -22,7 +20,6 @@ from ..ingest.publish import Publishing, PublishOutcome
 from ..metrics import gauge
 from ..model import problems
 from ..model.alert import Revision
-from ..model.errors import LogUnavailable
 from ..model.problems import Problem
 from ..policy.confirmation import AREA
 from ..policy.pii import KINDS
@@ -33,7 +30,7 @@ from .health_app import health_routes, metrics_route
 from .http_server import serve
 from .middleware import Middleware, body_of, granted, is_dry_run, page_asked, publishing_as
 from .pages import page_routes
-from .responses import allowed, as_problem, dry, exact, listed, problem_answer, rounded, state, written
+from .responses import allowed, application, dry, exact, listed, problem_answer, rounded, state, written
 from .routes_calls import call_routes
 
 MAX_SCRAPERS = 16  # the highest number of connections to the listener of --metrics
@@ -77,20 +74,14 @@ def _guarded(routes: Sequence[Route], api: ApiContext) -> ASGIApp:
     The application answers every error with a problem document.
     """
 
-    async def problem(request: Request, error: Exception) -> Response:
-        found = as_problem(error)
-        if found.type is problems.METHOD_NOT_ALLOWED:
-            found.headers["Allow"] = allowed(routes, request.url.path)
-        return problem_answer(api, found)
+    def refused(request: Request, problem: Problem) -> Response:
+        if problem.type is problems.METHOD_NOT_ALLOWED:
+            problem.headers["Allow"] = allowed(routes, request.url.path)
+        return problem_answer(api, problem)
 
     for route in routes:
         route.methods = (route.methods or set()) - {"HEAD"}  # Starlette would answer it, too
-    app = Starlette(
-        routes=routes,
-        exception_handlers=dict.fromkeys((Problem, LogUnavailable, HTTPException, Exception), problem),
-    )
-    app.router.redirect_slashes = False
-    return Middleware(app, api)
+    return Middleware(application(routes, refused), api)
 
 
 def _alerts(api: ApiContext) -> list[Route]:
