@@ -5,9 +5,10 @@ to weather apps.
 """
 
 import asyncio
-import io
 import json
+import multiprocessing
 import pickle
+import threading
 
 import msgpack
 import pytest
@@ -120,12 +121,26 @@ class Reading:
         return {each["id"] for each in document["features"]}, {each["id"] for each in document["cancelled"]}
 
 
+def answers_to(*requests):
+    """Return what the drawer's process answers to these requests."""
+    asked, ask = multiprocessing.Pipe(duplex=False)
+    read, answers = multiprocessing.Pipe(duplex=False)
+    serving = threading.Thread(target=drawer.serve, args=(asked, answers))
+    serving.start()
+    found = []
+    for request in requests:
+        ask.send(request)
+        found.append(read.recv())
+    ask.close()
+    serving.join()
+    for each in (asked, read, answers):
+        each.close()
+    return found
+
+
 async def draw_here(request):
     """Draw as the drawer's process does, from and to bytes."""
-    asked = pickle.dumps(request)
-    answers = io.BytesIO()
-    drawer.serve(io.BytesIO(len(asked).to_bytes(4, "big") + asked), answers)
-    picture = pickle.loads(answers.getvalue()[5:])
+    [picture] = answers_to(request)
     if picture is None:
         raise Undrawable
     return picture
@@ -242,14 +257,7 @@ class Hopeless(Impossible):
 
 def test_drawer_answers_that_alert_cannot_be_drawn_and_draws_the_next():
     """It does not end, and leaves no traceback of its own (HD4)."""
-    asked = b""
-    for kind in (Hopeless, PictureRequest):
-        request = pickle.dumps(kind(a_revision(), None, ISSUER))
-        asked += len(request).to_bytes(4, "big") + request
-    answers = io.BytesIO()
-    drawer.serve(io.BytesIO(asked), answers)
-    answers.seek(1)
-    found = [pickle.loads(answers.read(int.from_bytes(answers.read(4), "big"))) for _ in range(2)]
+    found = answers_to(*(kind(a_revision(), None, ISSUER) for kind in (Hopeless, PictureRequest)))
     assert found[0] is None
     assert found[1].number == 1
 

@@ -14,10 +14,7 @@ from ..policy.confirmation import covered_km2
 
 STEP_MS = 60_000  # the examples change once per minute
 LAT, LNG, RADIUS_M = 32.7767, -96.797, 800
-PUBLISHED = {
-    "lat": 32.77651106192115,
-    "lng": -96.79535520104106,
-}  # the centre of the cell of (LAT, LNG) (B1)
+PUBLISHED = {"lat": 32.77651106192115, "lng": -96.79535520104106}  # the centre of the cell of (LAT, LNG) (B1)
 WIDER_M = 220  # added to the radius, because the centre has moved (B2)
 
 Named = dict[str, dict[str, Any]]

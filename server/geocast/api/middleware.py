@@ -88,7 +88,7 @@ class Middleware:
         self.api.requests += 1
         scope["drain"] = self.api.drain
         try:
-            if _is_public(scope["path"]):
+            if scope["path"] in PUBLIC or scope["path"].startswith(PUBLIC_UNDER):
                 await self.app(scope, receive, observed)
             else:
                 subject = await self._subject(scope)
@@ -162,10 +162,6 @@ class Middleware:
             return None
         [(name, value)] = headers
         return self.api.taking.sources.of_secret(value.decode("latin-1")) if name == b"cap-webhook-auth" else None
-
-
-def _is_public(path: str) -> bool:
-    return path in PUBLIC or path.startswith(PUBLIC_UNDER)
 
 
 def bearer(scope: Scope) -> str:
@@ -288,18 +284,10 @@ async def body_of(request: Request, most: int = MAX_BODY_BYTES) -> dict[str, Any
         raise Problem(problems.UNSUPPORTED_MEDIA_TYPE, "The body must be sent as application/json.")
     try:
         return load_json(data)
-    except UnicodeDecodeError as error:
-        raise _malformed(f"invalid UTF-8 at byte {error.start + 1}") from None
-    except Malformed as error:
-        raise _malformed(str(error)) from None
-
-
-def _malformed(reason: str) -> Problem:
-    """Return the problem with which to answer a body that is not strict JSON.
-
-    `reason` says where parsing failed and why.
-    """
-    return Problem(problems.MALFORMED_JSON, f"{problems.MALFORMED_JSON.explanation} In this body: {reason}.")
+    except (UnicodeDecodeError, Malformed) as error:  # the reason says where parsing failed and why
+        reason = str(error) if isinstance(error, Malformed) else f"invalid UTF-8 at byte {error.start + 1}"
+        detail = f"{problems.MALFORMED_JSON.explanation} In this body: {reason}."
+        raise Problem(problems.MALFORMED_JSON, detail) from None
 
 
 async def cap_of(request: Request, take_place: Callable[[], None]) -> tuple[bytes, str | None]:

@@ -82,17 +82,14 @@ def page_routes(api: ApiContext, paths: Container[str]) -> list[Route]:
             made = policy, step, Shown.of(openapi(paths, policy, step * STEP_MS), "application/json")
         return made[2].answer(request)
 
-    def shows(path: str, name: str) -> Route:
+    def shows(path: str, name: str = "") -> Route:
         async def show(request: Request) -> Response:
-            return _file(name).answer(request)
+            found = name or request.path_params["name"]
+            if found not in _FILES:
+                raise Problem(problems.NOT_FOUND)
+            return _file(found).answer(request)
 
         return Route(path, show)
-
-    async def file(request: Request) -> Response:
-        name = request.path_params["name"]
-        if name not in _FILES:
-            raise Problem(problems.NOT_FOUND)
-        return _file(name).answer(request)
 
     return [
         Route("/", start),
@@ -101,7 +98,7 @@ def page_routes(api: ApiContext, paths: Container[str]) -> list[Route]:
         shows("/favicon.ico", "icon.svg"),  # browsers ask for it when they show a JSON document
         shows("/v1/asyncapi.json", "asyncapi.json"),
         Route("/openapi.json", openapi_json),
-        Route("/docs/{name}", file),
+        shows("/docs/{name}"),
     ]
 
 

@@ -4,10 +4,11 @@ import asyncio
 import hashlib
 import json
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlencode
 
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
@@ -176,6 +177,21 @@ def as_problem(error: Exception) -> Problem:
         case HTTPException(status_code=404):
             return Problem(problems.NOT_FOUND)
     return Problem(problems.INTERNAL)
+
+
+def application(routes: Sequence[Route], refused: Callable[[Request, Problem], Response]) -> Starlette:
+    """Return an application with these routes, which answers each error with what `refused` makes of its problem.
+
+    It never redirects, because a redirect would lead to the `Host` in the request.
+    """
+
+    async def problem(request: Request, error: Exception) -> Response:
+        return refused(request, as_problem(error))
+
+    kinds = (Problem, LogUnavailable, StoreUnavailable, HTTPException, Exception)
+    app = Starlette(routes=routes, exception_handlers=dict.fromkeys(kinds, problem))
+    app.router.redirect_slashes = False
+    return app
 
 
 def allowed(routes: Sequence[BaseRoute], path: str) -> str:

@@ -10,8 +10,6 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -22,7 +20,6 @@ from ..ingest.publish import Publishing, PublishOutcome
 from ..metrics import gauge
 from ..model import problems
 from ..model.alert import Revision
-from ..model.errors import LogUnavailable
 from ..model.problems import Problem
 from ..policy.confirmation import AREA
 from ..policy.pii import KINDS
@@ -33,7 +30,7 @@ from .health_app import health_routes, metrics_route
 from .http_server import serve
 from .middleware import Middleware, body_of, granted, is_dry_run, page_asked, publishing_as
 from .pages import page_routes
-from .responses import allowed, as_problem, dry, exact, listed, problem_answer, rounded, state, written
+from .responses import allowed, application, dry, exact, listed, problem_answer, rounded, state, written
 from .routes_calls import call_routes
 
 MAX_SCRAPERS = 16  # the highest number of connections to the listener of --metrics
@@ -41,7 +38,11 @@ MAX_SCRAPERS = 16  # the highest number of connections to the listener of --metr
 
 def make_app(api: ApiContext, *, with_metrics: bool = True) -> ASGIApp:
     """Return the ASGI application of the api listener. `with_metrics` says whether it serves /metrics."""
-    routes = [*_alerts(api), *_cap(api), *call_routes(api), *_operations(api)]
+    routes = [*_alerts(api), *call_routes(api), *_operations(api)]
+    if api.taking is not None:
+        from .routes_cap import cap_route  # imports the XML parser: 0.2 s and 10 MB that many nodes don't need
+
+        routes.append(cap_route(api))
     if with_metrics:
         routes.append(metrics_route(api.metrics))
     return _guarded([*routes, *page_routes(api, {route.path for route in routes})], api)
@@ -73,20 +74,14 @@ def _guarded(routes: Sequence[Route], api: ApiContext) -> ASGIApp:
     The application answers every error with a problem document.
     """
 
-    async def problem(request: Request, error: Exception) -> Response:
-        found = as_problem(error)
-        if found.type is problems.METHOD_NOT_ALLOWED:
-            found.headers["Allow"] = allowed(routes, request.url.path)
-        return problem_answer(api, found)
+    def refused(request: Request, problem: Problem) -> Response:
+        if problem.type is problems.METHOD_NOT_ALLOWED:
+            problem.headers["Allow"] = allowed(routes, request.url.path)
+        return problem_answer(api, problem)
 
     for route in routes:
         route.methods = (route.methods or set()) - {"HEAD"}  # Starlette would answer it, too
-    app = Starlette(
-        routes=routes,
-        exception_handlers=dict.fromkeys((Problem, LogUnavailable, HTTPException, Exception), problem),
-    )
-    app.router.redirect_slashes = False
-    return Middleware(app, api)
+    return Middleware(application(routes, refused), api)
 
 
 def _alerts(api: ApiContext) -> list[Route]:
@@ -137,14 +132,6 @@ def _alerts(api: ApiContext) -> list[Route]:
         Route("/v1/alerts", live),
         Route("/v1/policy", policy),
     ]
-
-
-def _cap(api: ApiContext) -> list[Route]:
-    if api.taking is None:
-        return []
-    from .routes_cap import cap_route  # imports the XML parser: 0.2 s and 10 MB that many nodes don't need
-
-    return [cap_route(api)]
 
 
 def _operations(api: ApiContext) -> list[Route]:

@@ -13,6 +13,7 @@ Rule 3  The message of a revision is made at most once, as long as the alert is 
 """
 
 import asyncio
+import functools
 import heapq
 import math
 import re
@@ -87,19 +88,12 @@ class Areas:
         self._live = live
         self._log = alert_log
         self._clock = clock
-        self._status = {
-            "server_version": __version__,
-            "server_operator": issuer.sender,
-            "privacy_notice": issuer.url,
-            "terms_of_service": issuer.url,
-        }
         self._kept: dict[str, _Kept] = {}  # by alert id
         self._columns: list[_Columns] | None = None  # of all rows, in blocks; None if the rows have changed
         self._changes = 0  # of the rows
         self._share = Share()
         self._names: dict[str, tuple[str, int]] = {}  # UUID -> alert id and number of the revision
         self._making = asyncio.Lock()
-        self._prepared: dict[tuple[str, int], SphericalPolygon] = {}  # by UUID and index of the shape
 
     # ---- the live alerts -----------------------------------------------------------------------------------------
 
@@ -146,7 +140,7 @@ class Areas:
                 await self._share.step()
             for _, is_sure, row in heapq.merge(*near, key=lambda each: each[0]):
                 alert = None if row.alert_id in found else self._shown(row.alert_id)
-                if alert is not None and (is_sure or self._meets(alert, row, box)):
+                if alert is not None and (is_sure or _meets(alert, row, box)):
                     found[row.alert_id] = row.name
                 await self._share.step()
         return list(found.values())
@@ -163,18 +157,6 @@ class Areas:
                 return made
             self._columns = made
         return self._columns
-
-    def _meets(self, alert: LiveAlert, row: _Row, box: LatLngBox) -> bool:
-        shapes = alert.revision.alert.shapes
-        shape = shapes[row.shape] if row.shape < len(shapes) else None  # there may be a new revision by now
-        if not isinstance(shape, Polygon):
-            return False
-        key = row.name, row.shape
-        if key not in self._prepared:
-            if len(self._prepared) >= MAX_PREPARED:
-                del self._prepared[next(iter(self._prepared))]
-            self._prepared[key] = _prepared(shape)
-        return box.meets(self._prepared[key])
 
     def _shown(self, alert_id: str) -> LiveAlert | None:
         """Return an alert if it is live, not cancelled and public, otherwise None."""
@@ -218,7 +200,13 @@ class Areas:
     def status(self, *, is_busy: bool) -> dict[str, Any]:
         """Return the server's status (FA5). `is_busy`: whether many requests are in progress."""
         self.requests["status"] += 1
-        return {**self._status, "congestion_state": int(is_busy)}
+        return {
+            "server_version": __version__,
+            "server_operator": self.issuer.sender,
+            "privacy_notice": self.issuer.url,
+            "terms_of_service": self.issuer.url,
+            "congestion_state": int(is_busy),
+        }
 
 
 def uuid_of(alert_id: str, number: int) -> str:
@@ -229,11 +217,18 @@ def uuid_of(alert_id: str, number: int) -> str:
 def _rows_of(revision: Revision) -> list[_Row]:
     name, rows = uuid_of(revision.id, revision.revision), []
     for number, shape in enumerate(revision.alert.shapes):
-        disc = shape if isinstance(shape, Circle) else _prepared(shape)
+        disc = shape if isinstance(shape, Circle) else SphericalPolygon(shape.ring, shape.buffer_m)
         rows.append(_Row(revision.id, name, number, disc.lat, disc.lng, disc.radius_m, isinstance(shape, Circle)))
     return rows
 
 
+def _meets(alert: LiveAlert, row: _Row, box: LatLngBox) -> bool:
+    shapes = alert.revision.alert.shapes
+    shape = shapes[row.shape] if row.shape < len(shapes) else None  # there may be a new revision by now
+    return isinstance(shape, Polygon) and box.meets(_prepared(shape))
+
+
+@functools.lru_cache(MAX_PREPARED)
 def _prepared(polygon: Polygon) -> SphericalPolygon:
     return SphericalPolygon(polygon.ring, polygon.buffer_m)
 

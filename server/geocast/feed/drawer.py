@@ -7,11 +7,12 @@ A *picture* has an alert's part of each document of the feed, as bytes.
 
 A thread would not be enough: drawing runs Python and numpy code, which holds the interpreter's lock (GIL). Each system
 call of the event loop would then wait up to 5 ms for the lock, and sending an alert to everybody makes thousands of
-them. The drawer draws one request at a time, and ends when its stdin is closed. Each message, in both directions, is a
-pickle after its length (4 bytes).
+them. The drawer draws one request at a time, and ends when its stdin is closed. After one byte that says that it is
+ready, each message, in both directions, is a pickle after its length (4 bytes), as `multiprocessing` writes it.
 """
 
 import asyncio
+import contextlib
 import logging
 import os
 import pickle
@@ -19,7 +20,7 @@ import signal
 import struct
 import sys
 from dataclasses import replace
-from typing import BinaryIO
+from multiprocessing.connection import Connection
 
 from ..model.errors import trace
 from .picture import Picture, PictureRequest
@@ -117,33 +118,19 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # the signals are for the node, but its whole group may receive them
     os.nice(NICENESS)
-    try:
-        serve(sys.stdin.buffer, sys.stdout.buffer)
-    except BrokenPipeError:
-        os._exit(0)  # the node has ended; Python's own exit would try to write what is left
+    os.write(sys.stdout.fileno(), _READY)
+    serve(Connection(sys.stdin.fileno(), writable=False), Connection(sys.stdout.fileno(), readable=False))
 
 
-def serve(asked: BinaryIO, answers: BinaryIO) -> None:
-    """Read requests from `asked`, and write a picture to `answers` for each request.
+def serve(asked: Connection, answers: Connection) -> None:
+    """Read requests from `asked`, and write a picture to `answers` for each request, until the node has ended.
 
     If drawing a geometry (an alert's outline on the map) fails, the picture is made without one. If this fails, too,
     the answer is None.
     """
-    answers.write(_READY)
-    answers.flush()
-    while request := _read(asked):
-        subject: PictureRequest = pickle.loads(request)  # noqa: S301 (the node itself)
-        answer = pickle.dumps(_drawn(subject), pickle.HIGHEST_PROTOCOL)
-        answers.write(_SIZE.pack(len(answer)) + answer)
-        answers.flush()
-
-
-def _read(asked: BinaryIO) -> bytes | None:
-    """Return the next request; None if there is none, or only its beginning, because the node has ended."""
-    head = asked.read(_SIZE.size)
-    [size] = _SIZE.unpack(head) if len(head) == _SIZE.size else [0]
-    request = asked.read(size)
-    return request if len(request) == size else None
+    with contextlib.suppress(EOFError, OSError):  # nobody asks any more, or not to the end, or nobody reads the answers
+        while True:
+            answers.send(_drawn(asked.recv()))
 
 
 def _drawn(subject: PictureRequest) -> Picture | None:

@@ -11,20 +11,18 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 
 from prometheus_client.core import Metric
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..alertlog import AlertLog
-from ..api.responses import RETRY_AFTER_S, as_problem, forbid_storing, in_slices, problem_document, unless_known
+from ..api.responses import RETRY_AFTER_S, application, forbid_storing, in_slices, problem_document, unless_known
 from ..clock import Clock
 from ..metrics import counters, gauge
 from ..model import problems
 from ..model.alert import Entry, Revision, Untrusted
-from ..model.errors import LogUnavailable, trace
+from ..model.errors import trace
 from ..model.problems import Problem
 from ..stream.live_alerts import LiveAlert, LiveAlerts
 from ..stream.log_reader import LogHealth, LogReader
@@ -187,20 +185,13 @@ def make_app(feed: Feed, clock: Clock) -> ASGIApp:
 
         return Route(path, answer)
 
-    async def problem(_: Request, error: Exception) -> Response:
-        return problem_document(as_problem(error))
-
-    app = Starlette(
-        routes=[
-            route("/v1/alerts.geojson", feed.geojson.body, geojson.MEDIA_TYPE),
-            route("/v1/feed.atom", feed.atom.body, atom.MEDIA_TYPE),
-            route("/v1/cap/{alert_id}.xml", feed.message, cap.MEDIA_TYPE),
-            *([] if feed.areas is None else _routes_of_areas(feed.areas, feed)),
-        ],
-        exception_handlers=dict.fromkeys((Problem, LogUnavailable, HTTPException, Exception), problem),
-    )
-    app.router.redirect_slashes = False  # no redirects, because they would lead to the `Host` in the request
-    return _Bounds(app, feed)
+    routes = [
+        route("/v1/alerts.geojson", feed.geojson.body, geojson.MEDIA_TYPE),
+        route("/v1/feed.atom", feed.atom.body, atom.MEDIA_TYPE),
+        route("/v1/cap/{alert_id}.xml", feed.message, cap.MEDIA_TYPE),
+        *([] if feed.areas is None else _routes_of_areas(feed.areas, feed)),
+    ]
+    return _Bounds(application(routes, lambda _, problem: problem_document(problem)), feed)
 
 
 @dataclass(slots=True)

@@ -43,22 +43,19 @@ class Share:
     @contextlib.asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
         """Wait for a turn, and keep it while the block runs. Raise Problem (503) if it takes too long."""
-        busy = Problem.later(problems.BUSY, RETRY_AFTER_S)
         try:
             # Answers to a flood must not all be due at the same moment.
             async with asyncio.timeout(MOST_S * random.uniform(0.5, 1)):  # noqa: S311 (not a secret)
                 await self._turn.acquire()
+            try:
+                async with asyncio.timeout(LONGEST_S):
+                    await self._rest()
+                    yield
+            finally:
+                self._end()
+                self._turn.release()
         except TimeoutError:
-            raise busy from None
-        try:
-            async with asyncio.timeout(LONGEST_S):
-                await self._rest()
-                yield
-        except TimeoutError:
-            raise busy from None
-        finally:
-            self._end()
-            self._turn.release()
+            raise Problem.later(problems.BUSY, RETRY_AFTER_S) from None
 
     async def step(self) -> None:
         """Rest if the current step has lasted STEP_S. Call this at least after each millisecond of work."""
