@@ -35,7 +35,6 @@ Everything runs in one thread: nothing else changes the fan-out between two `awa
 
 import asyncio
 import contextlib
-import functools
 import logging
 import random
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
@@ -53,7 +52,7 @@ from .client import PushClient
 from .delivery_journal import DeliveryJournal
 from .device_reader import RECHECKED, DeviceReader
 from .device_repository import Change, DeviceRepository, OpenedDevice
-from .devicestore import DeviceStore, Limits, PutResult, RegistrationKey, StoredDevice, shard_of
+from .devicestore import DeliveryRecord, DeviceStore, Limits, PutResult, RegistrationKey, StoredDevice, shard_of
 from .encryption import Keyring, Record
 from .lease_watch import LeaseWatch
 from .own_tests import DeviceTests
@@ -211,7 +210,10 @@ class DeviceManager:
         The arguments are those of `DeviceRepository.change`. Other devices with the same endpoint are forgotten (rule
         WPR8). Raise StoreUnavailable if the store can't be used.
         """
-        held = functools.partial(self.sending.lines.held, holding or {}, self.sending.tick())
+
+        def held(stored: StoredDevice, told: Sequence[DeliveryRecord]) -> Sequence[DeliveryRecord]:
+            return self.sending.lines.held(holding or {}, self.sending.tick(), stored, told)
+
         changing = {digest: holding or {}}
         with self._reread_if_it_fails(changing):
             put, before = await self.records.change(digest, change, limits, holding, held)

@@ -4,9 +4,7 @@ They are in no journal and in no store, so a test that was not sent yet is lost 
 takes the device's shard.
 """
 
-import functools
-
-from ..clock import Clock
+from ..clock import Clock, Now
 from ..geometry.sphere import cell_place
 from ..model.alert import SEVERITY_RANK
 from ..stream.own_tests import OwnTests
@@ -52,8 +50,11 @@ class DeviceTests:
             if device is None or messages.ttl_s(test.until_ms, now.wall_ms) < 1:
                 del self._asked[digest]
             else:
-                self._sending.send_single(device, now, test, functools.partial(self._taken, digest, test))
+                self._send(device, test, now)
 
-    async def _taken(self, digest: bytes, test: Outgoing) -> None:
-        if self._asked.get(digest) is test:
-            del self._asked[digest]
+    def _send(self, device: Device, test: Outgoing, now: Now) -> None:
+        async def taken() -> None:
+            if self._asked.get(device.digest) is test:
+                del self._asked[device.digest]
+
+        self._sending.send_single(device, now, test, taken)

@@ -7,12 +7,11 @@ The checks of a request and the statuses of refusals, in order:
 This module uses no HTTP. No answer repeats an endpoint, a key or a place.
 """
 
-import contextlib
 import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError
@@ -105,13 +104,6 @@ class RegistrationTerms:
     max_devices: int = 200_000
 
 
-class Registered(NamedTuple):
-    """The result of a PUT: the body of the answer, and whether the device was not registered before."""
-
-    answer: dict[str, Any]
-    is_new: bool
-
-
 class Registering:
     """Registers devices, and shows owners what is stored about their devices."""
 
@@ -131,11 +123,11 @@ class Registering:
             "lease_s": self._terms.lease_days * _DAY_MS // 1000,
         }
 
-    async def put(self, device_id: str, body: Mapping[str, Any], grant: Grant) -> Registered:
+    async def put(self, device_id: str, body: Mapping[str, Any], grant: Grant) -> tuple[dict[str, Any], bool]:
         """Register a device, or replace its registration.
 
-        `grant` has the rights of the caller's token. Raise Problem (see the order in the module's docstring) if the
-        request is refused.
+        Return the body of the answer, and whether the device was not registered before. `grant` has the rights of the
+        caller's token. Raise Problem (see the order in the module's docstring) if the request is refused.
         """
         asked = self._read(Registration, body)
         now = self._clock.now()
@@ -150,33 +142,29 @@ class Registering:
             return (new if before is None else _reregistered(new, before.record)), until_ms
 
         digest = self._waking.records.digest_of(grant.subject, device_id)
-        with self._own_test_counted(asked, grant.subject, now):
-            holding = with_request(asked.holding, asked.own_test or None)
+        holding = with_request(asked.holding, asked.own_test or None)
+        if asked.own_test:
+            self._count_own_test(grant.subject, now)
+        try:
             changed = await self._waking.put(digest, change, self._limits, holding)
             if changed.result is not PutResult.STORED:
                 raise Problem(problems.TOO_MANY_DEVICES if changed.result is PutResult.TOO_MANY else problems.FULL)
+        except BaseException:
+            if asked.own_test:
+                self._waking.own_tests.give_back(grant.subject, now.monotonic)
+            raise
         answer = {"id": device_id, "until": format_time(until_ms), "live": changed.live}
         is_new = changed.before is None
-        return Registered(answer | {"secret": secret} if is_new else answer, is_new)
+        return (answer | {"secret": secret} if is_new else answer), is_new
 
-    @contextlib.contextmanager
-    def _own_test_counted(self, asked: Registration, owner: Subject, now: Now) -> Iterator[None]:
-        """Count the own test that a registration asks for, unless the registration fails (rule TR5).
+    def _count_own_test(self, owner: Subject, now: Now) -> None:
+        """Count the own test that a registration asks for (rule TR5).
 
         Raise Problem (429) if the owner has had a test within the last hour.
         """
-        if not asked.own_test:
-            yield
-            return
-        tests = self._waking.own_tests
-        if wait_s := tests.wait_s(owner, now):
+        if wait_s := self._waking.own_tests.wait_s(owner, now):
             detail = f"The next test is allowed in {wait_s} s. Nothing was stored."
             raise Problem.later(problems.RATE_LIMITED, wait_s, detail)
-        try:
-            yield
-        except BaseException:
-            tests.give_back(owner, now.monotonic)
-            raise
 
     async def readdress(self, device: OpenedDevice, body: Mapping[str, Any]) -> dict[str, Any] | None:
         """Give a device another subscription.

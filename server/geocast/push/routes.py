@@ -93,8 +93,8 @@ def make_app(calls: DevicesContext) -> ASGIApp:
         # The token may have been revoked while the body arrived (rule BA3).
         if grant.proof is None or not calls.tokens.still_valid(grant.proof):
             raise unauthorized()
-        done = await calls.taking().put(device_id, body, grant)
-        return JSONResponse(done.answer, 201 if done.is_new else 200)
+        answer, is_new = await calls.taking().put(device_id, body, grant)
+        return JSONResponse(answer, 201 if is_new else 200)
 
     async def show(request: Request) -> Response:
         device = await calls.taking().find(request.path_params["device_id"], granted(request, RECEIVE).subject)
