@@ -10,9 +10,9 @@ In all functions, `at` is the index of a token, and the *end* of something is th
 from collections.abc import Iterator, Sequence
 
 from .tokens import Span, Token, TokenList
-from .words import Words
+from .words import WordSets
 
-_W = Words("streets")
+_W = WordSets("streets")
 _ENDS = _W.suffixes | _W.ramps
 SMALL = (_W.suffixes - _W.common) | _W.plain | {"way"}  # suffixes that also count in lower case: oak st, pine ave
 _CAPITALISED = frozenset({"cl", "close", "parade"})  # suffixes that count only with a capital letter

@@ -14,9 +14,9 @@ from itertools import pairwise
 
 from .addresses import DATES, SMALL, is_ordinal, prefixed, route, street, street_before, suffixed_before
 from .tokens import END, Span, Token, TokenList, has_any
-from .words import Words
+from .words import WordSets
 
-_W = Words("streets")
+_W = WordSets("streets")
 _CROSS_STREETS = frozenset({"st", "street", "streets"})
 _AT = frozenset({"at", "near", "on"})
 _CROSSES = frozenset({"cross", "x", "xst"})

@@ -6,10 +6,10 @@ A name without a title is not found.
 from collections.abc import Iterator, Sequence
 
 from .tokens import Span, Token, TokenList
-from .words import Words
+from .words import WordSets
 
-_W = Words("people")
-_STREETS, _CREWS = Words("streets"), Words("crews")
+_W = WordSets("people")
+_STREETS, _CREWS = WordSets("streets"), WordSets("crews")
 _NO_NAMES = _STREETS.function | _W.not_names | _CREWS.units | _STREETS.months | _STREETS.weekdays
 _LONGEST = 3  # the largest number of words in a name
 

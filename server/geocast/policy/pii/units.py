@@ -10,12 +10,12 @@ In all functions, `at` is the index of a token, and the *end* of something is th
 from collections.abc import Iterator
 
 from .tokens import Span, Token, TokenList, has_any
-from .words import Words
+from .words import WordSets
 
-_W = Words("crews")
+_W = WordSets("crews")
 _SPOKEN, _PARTS_OF_NUMBERS = _W.numbers | _W.phonetic, _W.numbers | {"-"}
 _COUNTABLE = (_W.people - {"police"}) | _W.counted
-_STREETS = Words("streets")
+_STREETS = WordSets("streets")
 _HYPHENED = _W.codes - {"a", "b", "c", "d", "m", "p", "u", "x"}  # without the letters of A-10, B-12, C-4 and M-25
 _THINGS, _FEW = _W.people | _W.vehicles, _W.single | _W.services | _W.units
 _SERVES = _W.services | _W.single | _W.vehicles

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 _TABLES = tomllib.loads(resources.files(__package__).joinpath("english.toml").read_text("utf-8"))
 
 
-class Words:
+class WordSets:
     """The sets of words in one table of the file. Each set is an attribute with the name that it has in the file."""
 
     def __init__(self, table: str) -> None:
