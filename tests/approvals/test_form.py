@@ -83,8 +83,8 @@ def test_content_of_signed_form_replaces_other_content_of_entry(entry):
 def test_form_says_what_it_is_and_has_no_approval():
     """The signatures are beside the form."""
     read = form.read(proved(ALERTS["plain"], "r-1").proof.form)
-    assert (read.what, read.content.approval) == ("alert", Approval("", 0))
-    assert form.read(proved(CANCELS["full"], "r-1").proof.form).what == "cancel"
+    assert (read.members["what"], read.content.approval) == ("alert", Approval("", 0))
+    assert form.read(proved(CANCELS["full"], "r-1").proof.form).members["what"] == "cancel"
 
 
 @pytest.mark.parametrize("number", [6, 8])

@@ -8,7 +8,7 @@ bytes. So the order of keys and the spelling of numbers cannot break a signature
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 from ..model.alert import (
     MAX_FORM_BYTES,
@@ -66,24 +66,17 @@ def _confirmed(confirm: Confirm) -> dict[str, Any]:
 class Form:
     """A parsed form; the form of an entry is the text that reviewers sign to approve the entry.
 
-    The attributes are the members that all forms have, except `expires_at`; `members` is a dict with all members.
-    `content` is the alert, with an empty approval, or the reason of a cancel.
+    `content` is the alert, with an empty approval, or the reason of a cancel. `members` is a dict with all members; the
+    other attributes are members that all forms have.
     """
 
-    what: Literal["alert", "cancel"]
     audience: str
     id: str
     revision: int
     source: str
-    category: str
     confirm: Confirm
     content: Alert | str
     members: Mapping[str, Any]
-
-    @property
-    def occurred_at(self) -> int | None:
-        """The time of the incident in ms since 1970; None for a cancel, whose form does not state the time."""
-        return self.content.occurred_at if isinstance(self.content, Alert) else None
 
     def says(self, entry: Entry) -> Entry:
         """Return a copy of `entry` with the content that the form has (rule NC1).
@@ -129,15 +122,14 @@ def read(text: str) -> Form:
 
 
 def _read(members: Mapping[str, Any]) -> Form:
-    what = members["what"]
-    if integer(members["v"]) != VERSION or what not in ("alert", "cancel"):
+    if integer(members["v"]) != VERSION or members["what"] not in ("alert", "cancel"):
         raise ValueError("of another version or another kind")
     audience, alert_id, source = text(members["aud"]), text(members["id"]), text(members["source"])
-    revision = integer(members["revision"])
-    category, confirm = text(members["category"]), _confirm(members.get("confirm"))
+    revision, confirm = integer(members["revision"]), _confirm(members.get("confirm"))
+    text(members["category"])
     parse_time(members["expires_at"])  # the form of a cancel must have a valid one, too
     content: Alert | str
-    if what == "alert":
+    if members["what"] == "alert":
         text(members["title"])
         resolution(members["location_resolution"])
         signed: dict[str, Any] = {
@@ -147,7 +139,7 @@ def _read(members: Mapping[str, Any]) -> Form:
         content = Alert(id=alert_id, approval=_NOBODY, confirm=confirm, **signed)
     else:
         content = text(members["reason"])
-    return Form(what, audience, alert_id, revision, source, category, confirm, content, members)
+    return Form(audience, alert_id, revision, source, confirm, content, members)
 
 
 def _confirm(members: Any) -> Confirm:

@@ -31,18 +31,17 @@ import numpy as np
 from . import lazy_shapely as shapely
 from .polygon_union import Piece, solid
 from .published_polygon import (
-    FEW,
     MAX_CORNERS,
     TOLERANCES_M,
     Corners,
-    Ints,
     RequestedPolygon,
     box_around,
     counted,
+    may_be_few,
     publish_polygons,
 )
 from .sphere import EARTH_RADIUS_M, Disc, Floats, lat_lngs, unit_vectors
-from .spherical_polygon import SPREAD, Plane, angle_between
+from .spherical_polygon import SPREAD, Ints, Plane, angle_between
 
 GRIDS = (256, 128, 64, 32, 16, 8, 4, 2, 1)  # the numbers of squares along a side of each grid
 WIDE = math.radians(45)  # largest angle from a plane's centre; up to it, distances on the plane are at most doubled
@@ -74,7 +73,7 @@ def few(given: Sequence[Piece], most: int, finest: int = GRIDS[0]) -> list[Reque
     """
     if most < len(given) <= MOST_BRIDGED and (outlines := _outlines(given)):
         for tolerance_m in (0, *TOLERANCES_M):
-            if sum(each.corners_left(tolerance_m) for each in outlines) <= FEW * MAX_CORNERS:
+            if may_be_few(outlines, tolerance_m):
                 found = _bridged([(each, each.own_ring(tolerance_m)) for each in outlines], tolerance_m, most)
                 if found is not None:
                     return found

@@ -23,12 +23,11 @@ from functools import cached_property
 from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..model.alert import Polygon
 from . import lazy_shapely as shapely
 from .sphere import EARTH_RADIUS_M, Disc, Floats, lat_lng, unit_vectors
-from .spherical_polygon import SPREAD, Edges, Plane
+from .spherical_polygon import SPREAD, Edges, Ints, Plane
 
 MAX_POSITIONS = 2_500  # the largest number of positions of a requested ring (rule A16)
 MAX_CORNERS = 500  # the largest number of corners of a published area (rule P12)
@@ -47,7 +46,6 @@ NO_AREA = 1e-14  # radians; a narrower ring counts as a line without an area; ro
 SAMPLES = 8  # a piece's distance from its arc is measured at each eighth of its length; it is greatest in the middle
 
 Positions: TypeAlias = Sequence[tuple[float, float]]
-Ints: TypeAlias = NDArray[np.intp]
 
 
 class TooComplex(ValueError):  # noqa: N818 (the name describes the ring)
@@ -184,9 +182,7 @@ def publish_polygons(outlines: Sequence[RequestedPolygon], simplify_m: float) ->
     if any(each.tangled for each in outlines):
         return None
     # Skip tolerances that leave far too many corners, to avoid the work of making their rings.
-    tolerances_m = [
-        each for each in tolerances_m if sum(ring.corners_left(each) for ring in outlines) <= FEW * MAX_CORNERS
-    ]
+    tolerances_m = [each for each in tolerances_m if may_be_few(outlines, each)]
     for tolerance_m in tolerances_m:
         pairs = [(each, each.ring(tolerance_m)) for each in outlines]
         if _number(pairs) <= MAX_CORNERS and all(each.is_publishable(ring) for each, ring in pairs):
@@ -196,6 +192,11 @@ def publish_polygons(outlines: Sequence[RequestedPolygon], simplify_m: float) ->
         if _number(pairs) <= MAX_CORNERS and all(ring.spread < SPREAD for _, ring in pairs):
             return tuple(each.published(ring, tolerance_m) for each, ring in pairs)
     return None
+
+
+def may_be_few(outlines: Sequence[RequestedPolygon], tolerance_m: float) -> bool:
+    """Return whether the rings, simplified by `tolerance_m`, may together have few enough corners after rounding."""
+    return sum(each.corners_left(tolerance_m) for each in outlines) <= FEW * MAX_CORNERS
 
 
 def _number(pairs: "Sequence[tuple[RequestedPolygon, Corners]]") -> int:
