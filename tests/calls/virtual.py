@@ -228,8 +228,10 @@ class Node:
         gone = [each for each in self.phones if each.row < 0 and not each.is_away]
         self.wrong += [f"{each.sub} is not connected" for each in gone]
         connected = [each for each in self.phones if each.row >= 0]
-        if len(self.hub) != len(connected) or self.calls.on_duty != sum(bool(each.quals) for each in connected):
-            self.wrong.append(f"{len(self.hub)} rows, {self.calls.on_duty} on duty")
+        if len(self.hub) != len(connected) or self.calls.responders.on_duty != sum(
+            bool(each.quals) for each in connected
+        ):
+            self.wrong.append(f"{len(self.hub)} rows, {self.calls.responders.on_duty} on duty")
         self.faults.on = True
         return calls
 

@@ -14,8 +14,11 @@ aeds             the defibrillators of a map: which are near, and which one a re
 eligibility      the conditions for a seat, and the reason if a responder does not meet them
 pending_accept   the states of an `accept` that waits for its answer
 messages         the messages to responders: the call, the task, and the notice to stand down
-live_call, responders, hub   the calls and responders of one process, and which session is sent what
-port             the interface through which the hub of sessions uses calls, and one for a process without calls
+live_call, registry, responders   the calls and the responders of one process
+delivery         what one session was sent about one call, and the table of what it is sent next
+owed             which sessions are owed which messages
+hub              what a session, an entry of the log and the passing of time change
+port             the interface through which the hub of sessions uses calls, as a process without calls has it
 worker           the tasks that append to the log, and that do what is due at some time
 openers          the dispatchers of the open calls, and how many calls one dispatcher may open
 """

@@ -127,17 +127,17 @@ class CallHub(OwedMessages):
     # ---- the life of a session -------------------------------------------------------------------------------------
 
     def set_rights(self, row: int, rights: ResponderRights) -> None:
-        self._responders.set_rights(row, rights)
+        self.responders.set_rights(row, rights)
 
     def move(self, row: int, here: Here | None) -> None:
-        self._responders.move(row, here)
+        self.responders.move(row, here)
 
     def take_holding(self, row: int, holding: Mapping[str, int], now: Now) -> None:
-        responder = self._responders.find(row)
+        responder = self.responders.find(row)
         for call_id, held in holding.items():
             call = self.calls.get(call_id)
             if call is not None and call.state is not None:
-                self._trust_holding(self._responders.get(row), call, call.state, held, now)
+                self._trust_holding(self.responders.get(row), call, call.state, held, now)
             elif responder is not None and responder.quals and len(responder.unknown) < UNKNOWN_KEPT:
                 if not responder.unknown:
                     self._returning.append((now.monotonic + HOLDING_S, responder))
@@ -145,10 +145,10 @@ class CallHub(OwedMessages):
 
     def leave(self, row: int) -> None:
         self._noted.pop(row, None)
-        responder = self._responders.find(row)
+        responder = self.responders.find(row)
         for call in responder.calls if responder is not None else ():
             call.deliveries.pop(row, None)
-        self._responders.leave(row)
+        self.responders.leave(row)
 
     def _trust_holding(self, responder: Responder, call: LiveCall, state: CallState, held: int, now: Now) -> None:
         """Record that a session already has revision `held` of a call, because its client says so (R5).
@@ -172,7 +172,7 @@ class CallHub(OwedMessages):
 
     def accept(self, row: int, call_id: str, eta_s: int | None, now: Now) -> None:
         self.answers["accept"] += 1
-        responder, call = self._responders.get(row), self.calls.get(call_id)
+        responder, call = self.responders.get(row), self.calls.get(call_id)
         if call is not None and row in call.deliveries and not call.summary.over:
             call.deliveries[row].declined = False
         if call is not None and self._has_task(responder, call, now):
@@ -218,12 +218,12 @@ class CallHub(OwedMessages):
             return "over"
         if call is None or call.state is None:
             return None  # this process may not have read the call yet
-        seat_request = self._seat_request(responder, call_id, eta_s, now)
+        seat_request = self._seat_request_of(responder, call_id, eta_s, now)
         return "over" if call.is_over(now) else refusal(call.state, seat_request, now)
 
     def decline(self, row: int, call_id: str) -> None:
         self.answers["decline"] += 1
-        responder, call = self._responders.get(row), self.calls.get(call_id)
+        responder, call = self.responders.get(row), self.calls.get(call_id)
         pending, seat = responder.pending_for(call_id), None
         releases = pending is not None and pending.on(AcceptEvent.DECLINE)
         if call is not None and call.state is not None and may_see(call.state, responder.may_test):
@@ -235,7 +235,7 @@ class CallHub(OwedMessages):
             self._ask(ReleaseRequest(call_id, responder.person, None if seat is None else seat.accepted_at))
 
     def report(self, row: int, call_id: str, state: SeatState, now: Now) -> None:
-        responder, call = self._responders.find(row), self.calls.get(call_id)
+        responder, call = self.responders.find(row), self.calls.get(call_id)
         if responder is None or responder.person is None or call is None or call.is_over(now):
             return
         if self._own_seat(responder, call) is not None and now.monotonic >= responder.reported + REPORT_S:
@@ -253,7 +253,7 @@ class CallHub(OwedMessages):
         Return None if the session has left or no longer waits for an answer.
         """
         responder, pending = request
-        return self._seat_request(responder, pending.call_id, pending.eta_s, now) if pending.waiting else None
+        return self._seat_request_of(responder, pending.call_id, pending.eta_s, now) if pending.waiting else None
 
     def on_answer(self, request: AcceptRequest, reason: Refusal | None, now: Now) -> bool:
         """Process the log's answer to an `accept`, with which a session asks for a seat (an assignment to a call).
@@ -284,12 +284,6 @@ class CallHub(OwedMessages):
         if pending.last_sent != reason:
             self._refuse(responder, pending.call_id, reason)
         return True
-
-    def _seat_request(self, responder: Responder, call_id: str, eta_s: int | None, now: Now) -> SeatRequest:
-        person = responder.person or _NOBODY
-        here = responder.here if responder.on_duty else None
-        busy = self.calls.is_busy(person, now)
-        return SeatRequest(call_id, person, responder.quals, responder.may_test, here, busy, eta_s)
 
     def _refuse(self, responder: Responder, call_id: str, reason: Refusal) -> None:
         responder.refused[call_id] = reason
@@ -363,14 +357,14 @@ class CallHub(OwedMessages):
         new = after.content != before.content
         notified: list[int] = []
         if not after.full and (new or after.wave != before.wave or after.revision != before.revision):
-            notified = self._responders.within(circle_of(state))
+            notified = self.responders.within(circle_of(state))
         recipients = [*call.deliveries] if new or (after.full and not before.full) else []
         for row in dict.fromkeys([*notified, *recipients]):
             self.note(row, call)
         if notified and not before.revision:
             call.last_of_first_wave = notified[-1]
         holders = after.holders if new else after.holders ^ before.holders
-        for row in self._responders.rows_of({person for person, _ in holders}):
+        for row in self.responders.rows_of({person for person, _ in holders}):
             self.note(row, call, first=True)
         self.calls.update_circle(call, state)
 
@@ -388,8 +382,8 @@ class CallHub(OwedMessages):
         until = now.monotonic + min(rest_s, (end.at - now.wall_ms) / 1000 + rest_s)
         for person in call.holders() if call.is_actual else ():
             self.calls.let_rest(person, until)
-        for row in self._responders.rows_of(call.holders()):
-            responder = self._responders.find(row)
+        for row in self.responders.rows_of(call.holders()):
+            responder = self.responders.find(row)
             if responder is not None and is_wanted(state, responder.quals):
                 self.delivery(call, responder).asked = True
                 self.note(row, call, first=True)
@@ -401,7 +395,7 @@ class CallHub(OwedMessages):
         """
         for _, responder in self._returning:
             held = responder.unknown.pop(call.id, None)
-            if held is not None and self._responders.find(responder.row) is responder:
+            if held is not None and self.responders.find(responder.row) is responder:
                 self._trust_holding(responder, call, state, held, now)
                 self.note(responder.row, call)
 
@@ -428,15 +422,7 @@ class CallHub(OwedMessages):
 
     def _drop(self, call: LiveCall) -> None:
         for row in call.deliveries:
-            self._responders.get(row).calls.discard(call)
+            self.responders.get(row).calls.discard(call)
         for calls in self._noted.values():
             calls.discard(call)
         self.calls.drop(call)
-
-    @property
-    def on_duty(self) -> int:
-        """The number of sessions on duty: with a location, and with a qualification that counts for calls (RQ4)."""
-        return self._responders.on_duty
-
-
-_NOBODY = Person("")  # a session without a token

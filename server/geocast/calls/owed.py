@@ -25,9 +25,10 @@ from collections.abc import Callable, Iterable
 from typing import Literal, NamedTuple
 
 from ..clock import Now
+from ..model.call import Person
 from .aeds import Aeds
 from .delivery import OWED, CallDelivery, Has, Stands, stands
-from .eligibility import Reason, is_near, is_wanted, may_see
+from .eligibility import Reason, SeatRequest, may_see, refusal
 from .live_call import LiveCall, Open
 from .messages import in_each_format, standdown_message, task_message, task_revision
 from .port import Calls
@@ -53,7 +54,7 @@ class OwedMessages(Calls):
         self._open = open_
         self._aeds = aeds
         self._observe = observe
-        self._responders = Responders(capacity)
+        self.responders = Responders(capacity)
         self._noted: OrderedDict[int, set[LiveCall]] = OrderedDict()  # by row: calls about which a message may be owed
 
     @property
@@ -78,9 +79,9 @@ class OwedMessages(Calls):
         if calls is None:
             self._noted.pop(row, None)
             calls = self._candidates(row)
-        if self._responders.find(row) is None and not calls:
+        if self.responders.find(row) is None and not calls:
             return []
-        responder = self._responders.get(row)
+        responder = self.responders.get(row)
         said = []
         for call_id, reason in responder.refused.items():
             self.standdowns[reason] += 1
@@ -98,12 +99,12 @@ class OwedMessages(Calls):
 
     def _candidates(self, row: int) -> set[LiveCall]:
         """Return all calls about which a session may be owed messages."""
-        responder = self._responders.find(row)
-        calls = set(self.calls.of(self._responders.person_of(row)))
+        responder = self.responders.find(row)
+        calls = set(self.calls.of(self.responders.person_of(row)))
         if responder is not None:
             calls |= responder.calls
             if responder.on_duty:
-                calls.update(self.calls.around(*self._responders.point_of(responder)))
+                calls.update(self.calls.around(*self.responders.point_of(responder)))
         return calls
 
     def _next_message(self, responder: Responder, call: LiveCall, now: Now) -> "_Message | None":
@@ -137,21 +138,26 @@ class OwedMessages(Calls):
         """Return the `call` message, or None if the session has it already, or is not to be notified (Rule 3)."""
         corrected = 0 < delivery.notified < state.content and not delivery.full
         lacks = delivery.notified < state.revision or delivery.unsure
-        if not corrected and not (lacks and self._is_notified(responder, state, now)):
+        if not corrected and not (lacks and self._is_notified(responder, call.id, state, now)):
             return None
         call.note_notified(self.delivery(call, responder), state.revision)
         self.rings += 1
         self._note_last_sent(responder, call, "call")
         return _Message(CALL, call.frames(state))
 
-    def _is_notified(self, responder: Responder, state: CallState, now: Now) -> bool:
+    def _is_notified(self, responder: Responder, call_id: str, state: CallState, now: Now) -> bool:
         """Return whether a session at its present location should be notified of the call (RJ1).
 
-        The caller has already checked seats, rights and earlier `decline` messages. A session is not notified if its
-        person is excluded because of another call (RQ7). That is counted nowhere (DP30).
+        It is if its person could have a seat now. The caller has already checked earlier `decline` messages. A session
+        is not notified if its person is excluded because of another call (RQ7). That is counted nowhere (DP30).
         """
-        here = responder.here if responder.on_duty and is_wanted(state, responder.quals) else None
-        return here is not None and is_near(state, here) and not self.calls.is_busy(responder.person, now)
+        return refusal(state, self._seat_request_of(responder, call_id, None, now), now) is None
+
+    def _seat_request_of(self, responder: Responder, call_id: str, eta_s: int | None, now: Now) -> SeatRequest:
+        person = responder.person or _NOBODY
+        here = responder.here if responder.on_duty else None
+        busy = self.calls.is_busy(person, now)
+        return SeatRequest(call_id, person, responder.quals, responder.may_test, here, busy, eta_s)
 
     def _task(
         self, responder: Responder, call: LiveCall, state: CallState, seat: Seat | None, now: Now
@@ -203,7 +209,7 @@ class OwedMessages(Calls):
         return found
 
     def rest_until(self, row: int, now: Now) -> int | None:
-        return self.calls.rest_until(self._responders.person_of(row), now)
+        return self.calls.rest_until(self.responders.person_of(row), now)
 
 
 class _Message(NamedTuple):
@@ -213,4 +219,5 @@ class _Message(NamedTuple):
     frames: tuple[bytes, ...]
 
 
+_NOBODY = Person("")  # a session without a token
 NOTHING_SENT = CallDelivery()  # the record of a session that was sent nothing; do not change it

@@ -8,6 +8,7 @@ Rule 2  A person is excluded from other calls while assigned to an actual call (
 """
 
 from collections.abc import Iterable, Mapping
+from itertools import count
 from math import ceil, inf
 
 from ..alertlog import Counts
@@ -30,7 +31,7 @@ class CallRegistry(dict[str, LiveCall]):
 
     def __init__(self) -> None:
         super().__init__()
-        self._arrivals = 0
+        self._arrivals = count()
         self._near: CircleIndex[LiveCall] = CircleIndex(INITIAL_CAPACITY)  # the circles inside which calls notify
         self._widening: set[LiveCall] = set()  # calls with a free seat whose radius can still grow
         self._seated: dict[Person, set[LiveCall]] = {}  # by person: the calls to which they are assigned
@@ -42,8 +43,7 @@ class CallRegistry(dict[str, LiveCall]):
     def get_or_begin(self, entry: CallEntry, now: Now) -> LiveCall:
         """Return the call of this entry. If the entry is the first one that was read, the call does not have it yet."""
         if entry.id not in self:
-            self._arrivals += 1
-            self[entry.id] = LiveCall(entry, self._arrivals, now, self._counts)
+            self[entry.id] = LiveCall(entry, next(self._arrivals), now, self._counts)
         return self[entry.id]
 
     def of(self, person: Person | None) -> Iterable[LiveCall]:

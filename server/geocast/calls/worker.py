@@ -296,7 +296,9 @@ class CallWorker:
     def metrics(self) -> Iterator[Metric]:
         """Yield the metrics of calls for Prometheus."""
         hub, calls, now = self.hub, self.hub.calls, self._clock.now()
-        yield gauge("responders_on_duty", "Sessions with a qualification that say where they are", hub.on_duty)
+        yield gauge(
+            "responders_on_duty", "Sessions with a qualification that say where they are", hub.responders.on_duty
+        )
         yield gauge("calls_open", "Calls that have not ended", len(calls.open_calls(now)))
         yield gauge("calls_unanswered", "Calls open for a minute of which nobody holds a seat", calls.unanswered(now))
         yield counter("call_rings", "Rings handed to transports", hub.rings)

@@ -4,7 +4,7 @@ A language tag is a tag of RFC 5646: a language and up to three subtags ("zh-Han
 to case. Subtags are compared as a whole: "zh-Ha" is not a prefix of "zh-Hant".
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import lru_cache
 
 PATTERN = "^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8}){0,3}$"
@@ -28,22 +28,21 @@ def choice(wanted: tuple[str, ...], offered: tuple[str, ...]) -> int:
     wanted one, and then for any tag of the same language. The first match is returned, or 0 if there is no match. For
     example, a subscriber that wants ("de-CH", "en") is sent "de-AT" of ("en", "de-AT").
     """
-    tags = [tag.lower() for tag in offered]
     for one in wanted:
-        fitting = [*_equal(one, tags), *_longer(one, tags), *_of_one_language(one, tags)]
-        if fitting:
-            return fitting[0]
+        ranks = [_rank(one, tag.lower()) for tag in offered]
+        best = min(ranks, default=_UNRELATED)
+        if best < _UNRELATED:
+            return ranks.index(best)
     return 0
 
 
-def _equal(wanted: str, tags: Sequence[str]) -> Iterable[int]:
-    return (n for n, tag in enumerate(tags) if tag == wanted)
+_UNRELATED = 3
 
 
-def _longer(wanted: str, tags: Sequence[str]) -> Iterable[int]:
-    return (n for n, tag in enumerate(tags) if tag.startswith(f"{wanted}-"))
-
-
-def _of_one_language(wanted: str, tags: Sequence[str]) -> Iterable[int]:
-    first = wanted.partition("-")[0]
-    return (n for n, tag in enumerate(tags) if tag.partition("-")[0] == first)
+def _rank(wanted: str, tag: str) -> int:
+    """Return how well a tag fits a wanted one: 0 is best."""
+    if tag == wanted:
+        return 0
+    if tag.startswith(f"{wanted}-"):
+        return 1
+    return 2 if tag.partition("-")[0] == wanted.partition("-")[0] else _UNRELATED

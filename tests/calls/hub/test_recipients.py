@@ -59,7 +59,7 @@ def test_location_uncertainty_extends_radius_by_at_most_500_m(quarter):
 
 
 def test_nearest_session_is_notified_first(quarter):
-    """Rule 2 of `calls.hub` gives the order of notifications."""
+    """Rule 1 of `calls.hub` gives the order of notifications."""
     phones = [quarter.join(metres, f"r-{metres}") for metres in (200, 0, 100, 300)]
     quarter.open()
     assert quarter.order == [phones[n].row for n in (1, 2, 0, 3)]

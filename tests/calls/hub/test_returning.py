@@ -150,7 +150,7 @@ def test_session_that_disconnected_is_forgotten(quarter):
     phone.accept()
     quarter.asked.clear()
     phone.leave()
-    assert quarter.hub.on_duty == 0
+    assert quarter.hub.responders.on_duty == 0
     assert "r-77" not in all_of(quarter.hub)
     quarter.end()
 

@@ -145,9 +145,9 @@ def test_acks_of_calls_and_of_alerts_are_counted_separately(both):
 def test_session_that_disconnects_is_no_longer_on_duty(both):
     """A new session may get the same row of the hub's tables at once, and must not inherit the duty (RZ7)."""
     peer = both.responder()
-    assert both.quarter.hub.on_duty == 1
+    assert both.quarter.hub.responders.on_duty == 1
     both.hub.leave(peer.row)
-    assert both.quarter.hub.on_duty == 0
+    assert both.quarter.hub.responders.on_duty == 0
     both.quarter.open()
     both.sweep()
     assert not both.hub.busy
