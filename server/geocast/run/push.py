@@ -166,7 +166,7 @@ class PushProcess:
             log = opened_log(self._means.node, in_force.trust, makes=False)
             alert_log = await opened.enter_async_context(log)
             store = await opened.enter_async_context(_opened(devices))
-            client = HttpPushClient(clock, settings.private, self._means.tls).open()
+            client = HttpPushClient(lambda: clock.now().wall_ms, settings.private, self._means.tls).open()
             opened.callback(client.close)
             waking = self._waking(store, shards, client, clock)
             keeper = LogHealth(alert_log, clock)
