@@ -196,7 +196,7 @@ async def test_daily_registrations_of_a_device_do_not_add_reminders_or_timers():
     for day in range(5):
         process.clock.advance(86_400)
         await process.register()
-        assert len(process.waking._leases._leases) == 1, day
+        assert len(process.waking._leases._leases._heap) == 1, day
     await process.passes((LEASE_MS - RENEW_MS) / 1000 - 1)
     assert process.client.pushes == []
     await process.passes(1)

@@ -39,7 +39,7 @@ def send(service, *, host="localhost", private=("localhost",), times=1, within_s
         tls = ssl.create_default_context(cafile=service.certificate.crt if trusted else None)
         url = phone.endpoint.replace("localhost", host)
         push = Push(Endpoint(url, host, service.port, host), bytes(3_000), 60, "high", "t" * 32, "")
-        with contextlib.closing(HttpPushClient(FakeClock(), private, tls).open()) as client:
+        with contextlib.closing(HttpPushClient(lambda: FakeClock().wall_ms, private, tls).open()) as client:
             return [await client.send(push, within_s) for _ in range(times)]
 
     return asyncio.run(main())

@@ -37,11 +37,13 @@ def read(body, private, auth):
     return http_ece.decrypt(body, private_key=private, auth_secret=auth, version="aes128gcm")
 
 
-def test_encrypt_reproduces_the_example_of_rfc_8291():
+def test_encrypt_reproduces_the_example_of_rfc_8291(monkeypatch):
     """The example has no padding, and its key and salt are given (RFC 8291, appendix A)."""
     private = ec.derive_private_key(int.from_bytes(decoded(SENDER), "big"), ec.SECP256R1())
     size = len(TEXT) + webpush.HEADER_BYTES + 17
-    assert encoded(encrypt(TEXT, RECEIVER, AUTH, size, private=private, salt=decoded(SALT))) == BODY
+    monkeypatch.setattr(webpush, "generate_private_key", lambda _curve: private)
+    monkeypatch.setattr(webpush.os, "urandom", lambda _length: decoded(SALT))
+    assert encoded(encrypt(TEXT, RECEIVER, AUTH, size)) == BODY
 
 
 @pytest.mark.parametrize("length", [0, 1, 500, 2_897])

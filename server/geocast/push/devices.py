@@ -129,9 +129,6 @@ class Times:
         self._heap: list[tuple[float, int, Device]] = []
         self._order = count()
 
-    def __len__(self) -> int:
-        return len(self._heap)
-
     def put(self, at: float, device: Device) -> None:
         """Add a device to the queue, for the time `at`."""
         heappush(self._heap, (at, next(self._order), device))

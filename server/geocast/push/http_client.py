@@ -1,10 +1,6 @@
 """Pushes over HTTP: the requests that a push service understands (RFC 8030, 5)."""
 
-import ssl
-from collections.abc import Collection
-
 from .. import failpoints
-from ..clock import Clock
 from ..egress.http1 import request
 from ..egress.outcomes import PostOutcome, PostResponse
 from ..egress.post_client import PATIENCE_S, HttpPostClient
@@ -13,14 +9,6 @@ from .client import Push
 
 class HttpPushClient(HttpPostClient):
     """Sends pushes to push services on the internet. Call `open` first."""
-
-    def __init__(self, clock: Clock, private: Collection[str] = (), tls: ssl.SSLContext | None = None) -> None:
-        """Create a client.
-
-        Hosts in `private` may have internal addresses. If `tls` is None, the system's certificate authorities are
-        trusted.
-        """
-        super().__init__(lambda: clock.now().wall_ms, private, tls or ssl.create_default_context())
 
     async def send(self, push: Push, within_s: float) -> PostResponse:
         where, data = push.endpoint, _request(push)

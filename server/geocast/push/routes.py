@@ -165,11 +165,11 @@ class _Gate:
 
         try:
             with self.calls.requests.place(STRANGERS):
-                answer, subject = await self._answer(scope, headers, origin)
+                answer, subject = await self._admitted(scope, headers, origin)
             with self.calls.requests.place(subject):
                 await answer(scope, receive, noted)
-        except Problem as problem:
-            await _refused(self.calls, problem)(scope, receive, noted)
+        except (Problem, StoreUnavailable) as error:
+            await _refused(self.calls, as_problem(error))(scope, receive, noted)
         except asyncio.CancelledError:
             if not self.calls.drain.begun:
                 raise
@@ -180,30 +180,25 @@ class _Gate:
             if not started:
                 await _refused(self.calls, Problem(problems.INTERNAL))(scope, receive, noted)
 
-    async def _answer(self, scope: Scope, headers: Headers, origin: str | None) -> tuple[ASGIApp, Hashable]:
+    async def _admitted(self, scope: Scope, headers: Headers, origin: str | None) -> tuple[ASGIApp, Hashable]:
         """Return the application that answers the request, and the subject (token owner) who has made the request.
 
-        Each subject has a limit on its requests in progress (rule HD6).
+        Each subject has a limit on its requests in progress (rule HD6). Raise Problem if the request is refused, and
+        StoreUnavailable if the device store can't be used.
         """
-        subject: Hashable = STRANGERS
-        try:
-            if self.calls.drain.begun:
-                raise Problem.later(problems.DRAINING, RETRY_AFTER_S)
-            if not f"{scope['path']}/".startswith((f"{OFFER}/", f"{DEVICES}/")):
-                raise Problem(problems.NOT_FOUND, _WRONG_DOOR)
-            if scope["query_string"]:
-                raise Problem(problems.BAD_REQUEST, "Nothing here takes a query.")
-            if origin is not None and origin not in self.calls.origins:
-                raise Problem(problems.INSUFFICIENT_SCOPE, "Pages of this origin may not register devices (--origins).")
-            if scope["method"] == "OPTIONS" and origin is not None and "access-control-request-method" in headers:
-                return _preflight(), subject
-            if scope["path"] != OFFER:
-                subject = await self._admit(scope)
-        except (Problem, StoreUnavailable) as error:
-            return _refused(self.calls, as_problem(error)), subject
-        return self.app, subject
+        if self.calls.drain.begun:
+            raise Problem.later(problems.DRAINING, RETRY_AFTER_S)
+        if not f"{scope['path']}/".startswith((f"{OFFER}/", f"{DEVICES}/")):
+            raise Problem(problems.NOT_FOUND, _WRONG_DOOR)
+        if scope["query_string"]:
+            raise Problem(problems.BAD_REQUEST, "Nothing here takes a query.")
+        if origin is not None and origin not in self.calls.origins:
+            raise Problem(problems.INSUFFICIENT_SCOPE, "Pages of this origin may not register devices (--origins).")
+        if scope["method"] == "OPTIONS" and origin is not None and "access-control-request-method" in headers:
+            return _preflight(), STRANGERS
+        return self.app, STRANGERS if scope["path"] == OFFER else await self._subject(scope)
 
-    async def _admit(self, scope: Scope) -> Hashable:
+    async def _subject(self, scope: Scope) -> Hashable:
         """Check the token or the device's secret, store the result in `scope`, and return the subject (owner).
 
         Raise Problem (401) if the check fails, and StoreUnavailable if the device store can't be used.

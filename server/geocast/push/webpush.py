@@ -18,7 +18,6 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric.ec import (
     ECDH,
     SECP256R1,
-    EllipticCurvePrivateKey,
     EllipticCurvePublicKey,
     generate_private_key,
 )
@@ -53,25 +52,15 @@ def point(data: bytes) -> EllipticCurvePublicKey:
     return EllipticCurvePublicKey.from_encoded_point(_CURVE, data)
 
 
-def encrypt(
-    plaintext: bytes,
-    receiver: bytes,
-    auth: bytes,
-    body_bytes: int,
-    *,
-    private: EllipticCurvePrivateKey | None = None,
-    salt: bytes | None = None,
-) -> bytes:
+def encrypt(plaintext: bytes, receiver: bytes, auth: bytes, body_bytes: int) -> bytes:
     """Return the encrypted body of a push, of exactly `body_bytes` (rule WPT2).
 
     `receiver` is the subscription's key (65 bytes), `auth` its secret (16 bytes). Each message has its own key pair and
-    salt, unless the caller passes them (to reproduce the RFC's examples). Raise ValueError if the text is too long or
-    the key is not a valid point on the curve.
+    salt. Raise ValueError if the text is too long or the key is not a valid point on the curve.
     """
     if len(plaintext) > max_plaintext(body_bytes):
         raise ValueError(f"{len(plaintext)} bytes of text, and {max_plaintext(body_bytes)} fit")
-    sender = private or generate_private_key(_CURVE)
-    salt = os.urandom(SALT_BYTES) if salt is None else salt
+    sender, salt = generate_private_key(_CURVE), os.urandom(SALT_BYTES)
     own = _encoded_point(sender.public_key())
     shared = sender.exchange(ECDH(), point(receiver))
     # RFC 8291, 3.4. Each HKDF yields 32 bytes at most, so its first block is enough (RFC 5869, 2.3).

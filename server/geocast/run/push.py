@@ -111,7 +111,7 @@ async def push_part(
     """
     alert_log = await process.enter(opened_log(means.settings, means.in_force.trust, makes=False))
     keeper = await process.add(LogHealth(alert_log, process.clock))
-    client = HttpPushClient(process.clock, means.settings.private, means.tls).open()
+    client = HttpPushClient(lambda: process.clock.now().wall_ms, means.settings.private, means.tls).open()
     process.at_end(client.close)
     return await process.add(PushPart(process, means, alert_log, keeper, devices, shards, client, newer))
 
