@@ -39,10 +39,6 @@ _OLD_WORDS = {"Very Likely": "Likely"}
 _T = TypeVar("_T")
 
 
-class _TooMuch(Exception):  # noqa: N818 (the name describes the shapes)
-    """Raised if it would take too much time to process the shapes of a message (rule HD3)."""
-
-
 @dataclass(frozen=True, slots=True)
 class CapCode:
     """A code that CAP uses for an event or an area, such as EMMA_ID AT301.
@@ -74,6 +70,11 @@ class Area:
     circles: tuple[CapCircle, ...]
     rings: tuple[CapRing, ...]
     codes: tuple[CapCode, ...]
+
+    @property
+    def shapes(self) -> tuple[CapCircle | CapRing, ...]:
+        """All shapes of the area, the polygons first."""
+        return self.rings + self.circles
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +139,8 @@ class _Reader:
         self.violations: list[Violation] = []
         self._assume_offset = assume_offset
         self._notes: set[str] = set()
-        self._read: dict[str, Any] = {}  # by text: the parsed shape; each language repeats the same texts
+        # By the name and the text of an element: the shape and its notes. Each language repeats the same texts.
+        self._read: dict[tuple[str, str], Any] = {}
         self._work = 0
 
     # ---- elements of a message ---------------------------------------------------------------------------
@@ -211,35 +213,25 @@ class _Reader:
     def _shapes(
         self, element: Element, at: str, name: str, parsed: Callable[[str], tuple[_T, frozenset[str]]]
     ) -> Iterator[_T]:
+        """Yield the shapes in the child elements `name`, whose texts `parsed` parses, until they are too much work."""
         for n, text in enumerate(texts_of(element, name)):
             if not text:
                 continue  # an empty element counts as absent
-            try:
-                shape, notes = self._shape(text, parsed)
-            except _TooMuch:
-                detail = f"must be shapes of at most {shapes.MAX_WORK} corners in the whole message"
-                self._broken(problems.AREA_TOO_COMPLEX, f"{at}/{name}/{n}", detail)
-                return
-            except ValueError as error:
-                self._broken(problems.INVALID_VALUE, f"{at}/{name}/{n}", str(error))
-            else:
-                self._notes |= notes
-                yield shape
-
-    def _shape(self, text: str, parsed: Callable[[str], tuple[_T, frozenset[str]]]) -> tuple[_T, frozenset[str]]:
-        """Return the shape that `text` describes, with notes that name what was corrected.
-
-        Equal texts are parsed only once, by calling `parsed`. Raise ValueError if the text is invalid, or _TooMuch if
-        all shapes of the message together are too much work.
-        """
-        key = parsed.__name__ + text
-        if key not in self._read:
-            self._work += shapes.work_of(text)
-            if self._work > shapes.MAX_WORK:
-                raise _TooMuch
-            self._read[key] = parsed(text)
-        found: tuple[_T, frozenset[str]] = self._read[key]
-        return found
+            where = f"{at}/{name}/{n}"
+            if (name, text) not in self._read:
+                self._work += shapes.work_of(text)
+                if self._work > shapes.MAX_WORK:
+                    detail = f"must be shapes of at most {shapes.MAX_WORK} corners in the whole message"
+                    self._broken(problems.AREA_TOO_COMPLEX, where, detail)
+                    return
+                try:
+                    self._read[name, text] = parsed(text)
+                except ValueError as error:
+                    self._broken(problems.INVALID_VALUE, where, str(error))
+                    continue
+            shape, notes = self._read[name, text]
+            self._notes |= notes
+            yield shape
 
     # ---- fields of an element --------------------------------------------------------------------------------------
 

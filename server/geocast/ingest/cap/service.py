@@ -53,7 +53,7 @@ from .decision import (
     MessageFacts,
     decide,
 )
-from .draft import Draft, drafts, has_ended
+from .draft import Draft, Drafter, has_ended
 from .message import CapMessage
 from .sources import CapSource, CapSources
 from .texts import cut
@@ -261,8 +261,9 @@ def read_message(
         if not left:
             return replace(reading, ignored="event")
         reading = replace(reading, blocks=len(left))
+        drafter = Drafter(message, source, policy, bounds, now_ms, zones)
         try:
-            return replace(reading, drafts=drafts(message, left, source, policy, bounds, now_ms, zones))
+            return replace(reading, drafts=drafter.drafts(left))
         except Problem as problem:
             return replace(reading, refusal=without_frames(problem))
     return replace(reading, ended=ended and message.type == "Alert")
