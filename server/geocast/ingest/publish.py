@@ -26,8 +26,7 @@ history, sees that it has the content that the request had under the old policy,
 
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
-from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -104,41 +103,33 @@ async def run_here(work: Callable[[], _T], _subject: Hashable, /) -> _T:
     return work()
 
 
+@dataclass(eq=False, repr=False)
 class Publishing:
     """Handles the requests of publishers to publish, revise and cancel alerts.
 
     Each of the three methods makes the decision on a request, and appends the resulting entry to the log. It raises
     Problem if the request is refused, and LogUnavailable if the outcome is unknown.
+
+    Entries are appended to `alert_log` if `policy` allows them. `appended` is called with each entry after it was
+    stored, to wake the processes that follow the log. `run_in_thread` runs work that takes milliseconds. `publishers`
+    has the limits of each publisher; if it is None, each publisher may do all that the policy allows, at any rate.
+    `reviewers` are the people whose signatures count. `reserves`: whether to refuse ids that begin with RESERVED,
+    because this node also accepts CAP messages. `rates` counts how often each publisher has published.
     """
 
-    def __init__(
-        self,
-        alert_log: AlertLog,
-        policy: Policy,
-        clock: Clock,
-        appended: Callable[[Entry], None] = lambda _entry: None,
-        run_in_thread: RunInThread = run_here,
-        publishers: Publishers | None = None,
-        reviewers: Reviewers = NO_REVIEWERS,
-        *,
-        reserves: bool = False,
-    ) -> None:
-        """Prepare to handle requests, whose entries are appended to `alert_log` if `policy` allows them.
+    alert_log: AlertLog
+    policy: Policy
+    clock: Clock
+    appended: Callable[[Entry], None] = lambda _entry: None
+    run_in_thread: RunInThread = run_here
+    publishers: Publishers | None = None
+    reviewers: Reviewers = field(default_factory=lambda: NO_REVIEWERS)
+    reserves: bool = field(default=False, kw_only=True)
+    rates: Rates = field(default_factory=Rates, kw_only=True)
 
-        `appended` is called with each entry after it was stored, to wake the processes that follow the log.
-        `run_in_thread` runs work that takes milliseconds. `publishers` has the limits of each publisher; if it is None,
-        each publisher may do all that the policy allows, at any rate. `reviewers` are the people whose signatures
-        count. `reserves`: whether to refuse ids that begin with RESERVED, because this node also accepts CAP messages.
-        """
-        self._approvals = ApprovalCheck(policy, reviewers)
-        self._log = alert_log
-        self._writer = OptimisticWriter[Entry](alert_log, appended, _OVERTAKEN)
-        self._run_in_thread = run_in_thread
-        self._policy = policy
-        self._clock = clock
-        self._publishers = publishers
-        self._reserves = reserves
-        self._rates = Rates()
+    def __post_init__(self) -> None:
+        self._approvals = ApprovalCheck(self.policy, self.reviewers)
+        self._writer = OptimisticWriter[Entry](self.alert_log, self.appended, _OVERTAKEN)
 
     def with_config(
         self, policy: Policy, publishers: Publishers | None = None, reviewers: Reviewers = NO_REVIEWERS
@@ -147,17 +138,14 @@ class Publishing:
 
         Requests in progress continue under the old ones.
         """
-        after: Publishing = copy(self)
-        after._policy, after._publishers = policy, publishers
-        after._approvals = ApprovalCheck(policy, reviewers)
-        return after
+        return replace(self, policy=policy, publishers=publishers, reviewers=reviewers)
 
     def check_publisher(self, publisher: Requester) -> Bounds:
         """Return the limits on what this publisher may publish.
 
         Raise Problem (403) if the publisher may not publish at all (rule PG1).
         """
-        tables = None if self._publishers is None else self._publishers.by(publisher.issuer)
+        tables = None if self.publishers is None else self.publishers.by(publisher.issuer)
         return granted(tables, publisher.sub, "The token's sub is not among the publishers of this node.")
 
     def break_glass(self, entry: Entry) -> list[str]:
@@ -171,11 +159,7 @@ class Publishing:
 
         With `dry_run`, make the decision, but store nothing.
         """
-
-        def parse() -> Publication:
-            return self._precomputed(parse_publication(body, dry_run=dry_run), publisher)
-
-        request = await self._parse(parse, body, publisher)
+        request = await self._parse(partial(parse_publication, body, dry_run=dry_run), body, publisher)
         # The id is nearly always new, so first try to append without reading the log. If the id is taken, the log
         # refuses revision 1. Then, or if the policy refuses the request, make the decision in the protocol's order.
         if not dry_run:
@@ -198,10 +182,7 @@ class Publishing:
 
         With `dry_run`, make the decision, but store nothing.
         """
-
-        def parse() -> Publication:
-            return self._precomputed(parse_revision(body, alert_id, dry_run=dry_run), publisher)
-
+        parse = partial(parse_revision, body, alert_id, dry_run=dry_run)
         request = await self._parse(parse, body, publisher, alert_id)
 
         def decide(history: Sequence[Entry | OtherKind]) -> Revision:
@@ -221,9 +202,9 @@ class Publishing:
         request = await self._parse(lambda: parse_cancellation(body, alert_id, dry_run=dry_run), body)
 
         def decide(history: Sequence[Entry | OtherKind]) -> Cancel:
-            now = self._clock.now().wall_ms
+            now = self.clock.now().wall_ms
             current = self._revision_to_follow(_as_believed(history, now), request.revision, publisher)
-            violations = self._policy.cancel_violations(request.facts(), current.alert.occurred_at, now)
+            violations = self.policy.cancel_violations(request.facts(), current.alert.occurred_at, now)
             entry = Cancel(
                 alert_id,
                 request.revision,
@@ -255,18 +236,27 @@ class Publishing:
         id of the alert to revise; None for the first revision and for a cancel.
         """
         bounds = Bounds() if publisher is None else self.check_publisher(publisher)
+        subject = None if publisher is None else publisher.subject
+        judge = self.run_in_thread if has_polygons(body) else run_here
+
+        def parsed() -> _R:
+            request = parse()
+            if isinstance(request, Publication):  # do all slow computations now; it keeps their results
+                request.outside_jurisdiction(bounds)
+                if category := self.policy.categories.get(request.category):
+                    request.precompute(category.simplify_m)
+            return request
+
         try:
-            if publisher is None or not has_polygons(body):
-                return parse()
-            return await self._run_in_thread(parse, publisher.subject)
+            return await judge(parsed, subject)
         except Invalid as invalid:  # don't let another name refer to it: its traceback would keep this frame alive
             current = None
             if alert_id is not None:
                 with suppress(LogUnavailable):  # an invalid body is refused even if the log can't be read
-                    current = _last_revision(await self._log.history(alert_id))
+                    current = _last_revision(await self.alert_log.history(alert_id))
             subject = None if publisher is None else publisher.subject
-            judge = self._run_in_thread if has_polygons(body) else run_here
-            now_ms, first = self._clock.now().wall_ms, alert_id is None
+            judge = self.run_in_thread if has_polygons(body) else run_here
+            now_ms, first = self.clock.now().wall_ms, alert_id is None
             judged = await judge(partial(self._violations, invalid, bounds, now_ms, current, first=first), subject)
             raise Problem.of([*invalid.violations, *judged]) from None
 
@@ -279,24 +269,17 @@ class Publishing:
         alert. `current` is the revision that the request would follow; None if there is none, or if it is unknown.
         """
         facts, area = request.facts(), None
-        category = self._policy.categories.get(facts.category or "")
+        category = self.policy.categories.get(facts.category or "")
         # The published area of a later revision depends on the current revision. If that is unknown, the area's size is
         # not checked.
         if category is not None and category.hold_area_km2 is not None and (first or current is not None):
-            area = request.published(self._policy.terms(category, current), current)
+            area = request.published(self.policy.terms(category, current), current)
         covered = None if area is None else covered_km2(area)
-        found = self._policy.violations(
+        found = self.policy.violations(
             facts, now_ms, current, first=first, covered_km2=covered, max_radius_m=bounds.max_radius_m
         )
         found += bounds.violations(facts, request.outside_jurisdiction(bounds))
         return sorted(found, key=lambda each: each.type in _CONFIRMATIONS)
-
-    def _precomputed(self, request: Publication, publisher: Requester) -> Publication:
-        """Do all slow computations for a request now. Return the request, which keeps their results for later."""
-        request.outside_jurisdiction(self.check_publisher(publisher))
-        if category := self._policy.categories.get(request.category):
-            request.precompute(category.simplify_m)
-        return request
 
     async def _decide_and_append(
         self,
@@ -304,7 +287,7 @@ class Publishing:
         repeats: Callable[[_R, Entry | OtherKind, Revision | None], bool],
         decide: Callable[[Sequence[Entry | OtherKind]], _E],
         *,
-        dry_run: bool = False,
+        dry_run: bool,
     ) -> PublishOutcome[_E]:
         """Return the outcome of a request: the entry that it repeats, or else a new entry, which is stored first.
 
@@ -325,7 +308,9 @@ class Publishing:
                 return Plan(self._dry_run_outcome(decided, history))
             return Plan(PublishOutcome(decided, created=True), [decided])
 
-        return await self._writer.decide_and_append(lambda: self._log.history(request.id), plan, self._append_counted)
+        return await self._writer.decide_and_append(
+            lambda: self.alert_log.history(request.id), plan, self._append_counted
+        )
 
     def _dry_run_outcome(self, entry: _E, history: Sequence[Entry | OtherKind]) -> PublishOutcome[_E]:
         """Return the answer to a dry run.
@@ -334,7 +319,7 @@ class Publishing:
         have to sign.
         """
         before = [each for each in history if each.revision < entry.revision]
-        now = self._clock.now().wall_ms
+        now = self.clock.now().wall_ms
         alert = entry if isinstance(entry, Revision) else _last_revision(_as_believed(before, now))
         category = "" if alert is None else alert.alert.category
         needed = self._approvals.needed(entry, Chain.of(before).kinds)
@@ -354,7 +339,7 @@ class Publishing:
             # Only entries that are known to be stored count. So a client that repeats its request while the log is
             # unavailable does not use up its rate.
             if not stored and counted_s is not None:
-                self._rates.give_back((entry.issuer, entry.source, False), counted_s)
+                self.rates.give_back((entry.issuer, entry.source, False), counted_s)
         return stored
 
     def _count_against_rate(self, entry: Entry, *, dry_run: bool = False) -> float | None:
@@ -363,11 +348,11 @@ class Publishing:
         A rate limits how often requests may come. Return the time at which the entry was counted (in seconds of the
         monotonic clock), or None if no rate applies to such an entry. Raise Problem (429) if a rate is used up.
         """
-        if self._publishers is None or isinstance(entry, Cancel):
+        if self.publishers is None or isinstance(entry, Cancel):
             return None
-        now_s = self._clock.now().monotonic
-        rates = DRY_RUNS if dry_run else self._publishers.by(entry.issuer).rates(entry.source)
-        self._rates.claim((entry.issuer, entry.source, dry_run), rates, now_s)
+        now_s = self.clock.now().monotonic
+        rates = DRY_RUNS if dry_run else self.publishers.by(entry.issuer).rates(entry.source)
+        self.rates.claim((entry.issuer, entry.source, dry_run), rates, now_s)
         return now_s
 
     def _revision_to_follow(self, history: Sequence[Entry | OtherKind], number: int, publisher: Requester) -> Revision:
@@ -385,7 +370,7 @@ class Publishing:
         if not publisher.may_change(known[0].issuer, known[0].source):
             raise Problem(problems.NOT_YOURS)
         cancelled = any(isinstance(entry, Cancel) for entry in known)
-        if cancelled or current.ends_at <= self._clock.now().wall_ms:
+        if cancelled or current.ends_at <= self.clock.now().wall_ms:
             raise Problem(problems.ALERT_ENDED)
         if number != history[-1].revision + 1:
             raise Problem(problems.REVISION_CONFLICT, extra={"current": history[-1].revision})
@@ -400,16 +385,16 @@ class Publishing:
         category and whether a person has confirmed something in it. These decide how many reviewers have to approve
         (HD1).
         """
-        now = self._clock.now().wall_ms
+        now = self.clock.now().wall_ms
         violations = self._violations(request, self.check_publisher(publisher), now, current, first=current is None)
         if current is not None:
             violations = [*_changed_fields(request, current), *violations]
         if detail := self._reserved(request.id):
             violations = [Violation(problems.INVALID_VALUE, "/id", detail), *violations]
-        category = self._policy.categories.get(request.category)
+        category = self.policy.categories.get(request.category)
         if category is None:
             raise Problem.of(violations)
-        terms = self._policy.terms(category, current)
+        terms = self.policy.terms(category, current)
         entry = Revision(
             request.accept(terms, current), request.revision, publisher.sub, now, terms, issuer=publisher.issuer
         )
@@ -417,7 +402,7 @@ class Publishing:
 
     def _reserved(self, alert_id: str) -> str | None:
         """Return why no publisher may use this id, or None if its beginning is not reserved."""
-        if self._reserves and alert_id.startswith(RESERVED):
+        if self.reserves and alert_id.startswith(RESERVED):
             return f"must not begin with {RESERVED}: such alerts come from messages of CAP"
         if alert_id.startswith(OWN_TEST_PREFIX):
             return f"must not begin with {OWN_TEST_PREFIX}: such alerts are the tests that subscribers ask for"

@@ -87,7 +87,7 @@ def test_missing_headline_is_replaced_by_event():
 @pytest.mark.parametrize("version", ["1.1", "1.0"])
 def test_older_cap_versions_are_read_and_noted(version):
     """CAP 1.0 writes codes and certainty differently (CP4)."""
-    namespace = {v: k for k, v in message.NAMESPACES.items()}[version]
+    namespace = next(tag[1:].partition("}")[0] for tag, each in message.VERSIONS.items() if each == version)
     body = a_message(an_info(eventCode="SAME=TOR", certainty="Very Likely"), namespace=namespace)
     found = message.read(body)
     assert found.notes == {"unsigned", f"cap-{version}"}

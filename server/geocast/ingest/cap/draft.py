@@ -34,17 +34,17 @@ from ...geometry.published_polygon import (
 from ...geometry.sphere import Disc
 from ...model import problems
 from ...model.alert import MAX_TEXTS, NOTHING_CONFIRMED, AcceptedTerms, Alert, AlertText, Approval, Revision
-from ...model.problems import Problem, ProblemType, Violation
+from ...model.problems import Problem, Violation
 from ...policy import SKEW_MS, Category, Policy
 from ...policy.ages import IN_THE_FUTURE
 from ...policy.publishers.bounds import Bounds
-from ...wire.requests import OutsideShape, PolicyFacts, Publication, area_of, outside_shape
+from ...wire.requests import OutsideShape, Publication, area_of, outside_shape
 from .language_groups import Block
 from .message import Area, CapMessage, Info
 from .shapes import MAX_WORK, CapCircle, CapRing
 from .sources import CapSource
 from .texts import cut
-from .zones import MAX_SHAPES, NO_ZONES, Zones, joined
+from .zones import MAX_SHAPES, Zones, joined
 
 MAX_TITLE, MAX_AREA_DESC = 140, 280
 MAX_NAMED = 5  # the largest number of lists of codes that an error names
@@ -70,11 +70,6 @@ class Draft:
     def expires_at(self) -> int:
         """The time at which the alert ends, in ms since 1970."""
         return self.request.expires_at or 0
-
-    @property
-    def last_ms(self) -> int:
-        """The latest time, in ms since 1970, at which an alert that begins with this message may end."""
-        return self.request.occurred_at + self.category.lasting.max_age_ms
 
     def may_follow(self, current: Revision) -> bool:
         """Return whether this draft may become the next revision after `current` (rules CP17 and P6).
@@ -115,88 +110,61 @@ class Draft:
         return begins_at if begins_at is not None and begins_at > self.request.occurred_at else None
 
 
-def drafts(
-    message: CapMessage,
-    blocks: Sequence[Block],
-    source: CapSource,
-    policy: Policy,
-    bounds: Bounds,
-    now_ms: int,
-    zones: Zones = NO_ZONES,
-) -> list[Draft]:
-    """Return a draft for each of the blocks of a message. A block is the content of one alert.
-
-    The draft that ends last comes first. The ids of all alerts are made from the id of the first one. Because the first
-    one ends last, the log remembers its id at least as long as any of the others. `bounds` are the limits of what the
-    source may publish. Raise Problem (422) with every rule that any of the blocks breaks.
-    """
-    if sum(shape.work for block in blocks for shape in block.shapes) > MAX_WORK:
-        detail = f"must have shapes of at most {MAX_WORK} corners, all alerts of the message together"
-        raise Problem.of([Violation(problems.AREA_TOO_COMPLEX, "/alert/info", detail)])
-    drafter = _Drafter(message, source, policy, bounds, now_ms, zones, len(blocks))
-    found = [draft for block in blocks if (draft := drafter.draft(block)) is not None]
-    if drafter.violations:
-        raise Problem.of(drafter.violations)
-    return sorted(found, key=lambda draft: -draft.expires_at)
-
-
 def has_ended(block: Block, now_ms: int) -> bool:
     """Return whether a block (the content of one alert) has expired according to the `expires` of its issuer."""
     expires_at = block.infos[0].expires_at
     return expires_at is not None and expires_at <= now_ms
 
 
-class _Drafter:
+@dataclass(eq=False, repr=False)
+class Drafter:
     """Makes the drafts of one message, which are the alerts as they would be published.
 
-    `violations` collects the violations of rules in all blocks of the message. A block is a part that becomes one
-    alert.
+    `bounds` are the limits of what the source may publish.
     """
 
-    def __init__(
-        self,
-        message: CapMessage,
-        source: CapSource,
-        policy: Policy,
-        bounds: Bounds,
-        now_ms: int,
-        zones: Zones,
-        blocks: int,
-    ) -> None:
-        """Prepare to draft the alerts of a message, which has `blocks` blocks.
+    message: CapMessage
+    source: CapSource
+    policy: Policy
+    bounds: Bounds
+    now_ms: int
+    zones: Zones
 
-        The whole message has a limit of work, which is divided equally among its blocks (rule HD3).
+    def drafts(self, blocks: Sequence[Block]) -> list[Draft]:
+        """Return a draft for each of these blocks of the message. A block is the content of one alert.
+
+        The draft that ends last comes first. The ids of all alerts are made from the id of the first one. Because the
+        first one ends last, the log remembers its id at least as long as any of the others. Raise Problem (422) with
+        every rule that any of the blocks breaks.
         """
-        self.violations: list[Violation] = []
-        self._message = message
-        self._source = source
-        self._policy = policy
-        self._bounds = bounds
-        self._now_ms = now_ms
-        self._zones = zones
-        self._blocks = blocks
+        if sum(shape.work for block in blocks for shape in block.shapes) > MAX_WORK:
+            detail = f"must have shapes of at most {MAX_WORK} corners, all alerts of the message together"
+            raise Problem.of([Violation(problems.AREA_TOO_COMPLEX, "/alert/info", detail)])
+        made = [self._draft(block, len(blocks)) for block in blocks]
+        if violations := [each for found in made if not isinstance(found, Draft) for each in found]:
+            raise Problem.of(violations)
+        return sorted((each for each in made if isinstance(each, Draft)), key=lambda draft: -draft.expires_at)
 
-    def draft(self, block: Block) -> Draft | None:
-        """Return the draft of a block (the content of one alert).
+    def _draft(self, block: Block, blocks: int) -> Draft | list[Violation]:
+        """Return the draft of a block (the content of one alert), or the violations if the block breaks a rule.
 
-        If the block breaks a rule, add the violations to `violations`, and return None.
+        The whole message has a limit of work, which is divided equally among its `blocks` (rule HD3).
         """
         at = f"/alert/info/{block.at}"
-        key = self._policy.category_of(block.infos)
+        key = self.policy.category_of(block.infos)
         if key is None:
-            self._broken(problems.CATEGORY_NOT_ALERTABLE, f"{at}/event", "matches no category of the policy")
-            if self._message.sent > self._now_ms + SKEW_MS:  # rule P5 can be checked without a category (HD14)
-                self._broken(problems.NOT_YET, "/alert/sent", IN_THE_FUTURE)
-            return None
-        category, notes = self._policy.categories[key], set[str]()
-        placed = _Placed(block, at, category, self._zones, self._blocks)
-        self.violations += placed.violations
+            broken = [Violation(problems.CATEGORY_NOT_ALERTABLE, f"{at}/event", "matches no category of the policy")]
+            if self.message.sent > self.now_ms + SKEW_MS:  # rule P5 can be checked without a category (HD14)
+                broken.append(Violation(problems.NOT_YET, "/alert/sent", IN_THE_FUTURE))
+            return broken
+        category, notes = self.policy.categories[key], set[str]()
+        placed = _Placed(block, at, category, self.zones, blocks)
+        if placed.violations:
+            return placed.violations
         texts = tuple(self._texts(block, notes))
         request = self._request(block, key, category, placed, texts[0], notes)
-        broken = [*self._policy_violations(request, placed, at)] if not placed.violations else []
-        if broken or placed.violations:
-            self.violations += broken
-            return None
+        if broken := [*self._policy_violations(request, placed, at)]:
+            return broken
         request.precompute(category.simplify_m)
         published = request.published(category.terms(None), None) or ()
         if any(getattr(shape, "buffer_m", 0) > _UNSIMPLIFIED_M for shape in published):
@@ -206,7 +174,7 @@ class _Drafter:
     def _request(
         self, block: Block, key: str, category: Category, placed: "_Placed", text: AlertText, notes: set[str]
     ) -> Publication:
-        message, info = self._message, block.infos[0]
+        message, info = self.message, block.infos[0]
         if info.severity is None:
             notes.add("severity-default")
         return Publication(
@@ -220,7 +188,7 @@ class _Drafter:
             occurred_at=message.sent,
             expires_at=self._expires_at(info, category, notes),
             area=area_of(shape for _, shape in placed.shapes),
-            approval=Approval(self._source.approver, message.sent),
+            approval=Approval(self.source.approver, message.sent),
             revision=1,
             one_shape=False,
             confirm=NOTHING_CONFIRMED,
@@ -229,8 +197,8 @@ class _Drafter:
     def _expires_at(self, info: Info, category: Category, notes: set[str]) -> int:
         if info.expires_at is None:
             notes.add("expiry-default")
-            return self._message.sent + category.lasting.default_age_ms
-        latest = self._message.sent + category.lasting.max_age_ms
+            return self.message.sent + category.lasting.default_age_ms
+        latest = self.message.sent + category.lasting.max_age_ms
         if info.expires_at > latest:
             notes.add("expiry-cut")
         return min(info.expires_at, latest)
@@ -244,22 +212,11 @@ class _Drafter:
         circles = tuple((where, each[2]) for where, each in placed.shapes if not isinstance(each, RequestedPolygon))
         outlines = tuple((where, each) for where, each in placed.shapes if isinstance(each, RequestedPolygon))
         # A message can't say that a person has confirmed a large area or suspicious words. So `confirm` is None, which
-        # means that the rules that ask for a confirmation (P23 and P24) are not checked.
-        facts = PolicyFacts(
-            request.category,
-            "community",
-            request.occurred_at,
-            request.expires_at,
-            None,
-            circles,
-            outlines,
-            confirm=None,
-            status=request.status,
-            severity=request.severity,
-        )
-        bounds = self._bounds
-        found = self._policy.violations(facts, self._now_ms, max_radius_m=bounds.max_radius_m)
-        unsigned = needed_of(self._policy, request.category)
+        # means that the rules that ask for a confirmation (P23 and P24) are not checked. Nor is the time of approval.
+        facts = replace(request.facts(), approved_at=None, radii=circles, polygons=outlines, texts=(), confirm=None)
+        bounds = self.bounds
+        found = self.policy.violations(facts, self.now_ms, max_radius_m=bounds.max_radius_m)
+        unsigned = needed_of(self.policy, request.category)
         for each in [*found, *bounds.violations(facts, placed.outside_jurisdiction(bounds)), *unsigned]:
             pointer = each.pointer.removesuffix("/type").removesuffix("/coordinates")
             yield replace(each, pointer=_POINTERS[pointer].format(at=at) if pointer in _POINTERS else pointer)
@@ -267,7 +224,7 @@ class _Drafter:
     # ---- the texts of a draft --------------------------------------------------------------------------------------
 
     def _texts(self, block: Block, notes: set[str]) -> Iterator[AlertText]:
-        limits = self._policy.cap.texts
+        limits = self.policy.cap.texts
 
         def short(text: str, limit: int) -> str:
             found = cut(text, limit)
@@ -287,9 +244,6 @@ class _Drafter:
                 instruction=short(info.instruction, limits.instruction) or None,
                 area_desc=short(places, MAX_AREA_DESC) or None,
             )
-
-    def _broken(self, kind: ProblemType, pointer: str, detail: str) -> None:
-        self.violations.append(Violation(kind, pointer, detail))
 
 
 # Maps each request member that a violation can name to the CAP element that the member was made from.
@@ -472,10 +426,8 @@ def _distinct_shapes(areas: list[tuple[str, Area]]) -> list[tuple[str, CapCircle
     """Return the shapes of these areas without duplicates, each with the pointer to the first area that has it."""
     found: dict[CapCircle | CapRing, str] = {}
     for where, area in areas:
-        for ring in area.rings:
-            found.setdefault(ring, where)
-        for circle in area.circles:
-            found.setdefault(circle, where)
+        for shape in area.shapes:
+            found.setdefault(shape, where)
     return [(where, shape) for shape, where in found.items()]
 
 

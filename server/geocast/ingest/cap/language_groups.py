@@ -69,7 +69,4 @@ def _sameness(info: Info) -> object:
 
 
 def _shapes(info: Info) -> tuple[CapCircle | CapRing, ...]:
-    found: dict[CapCircle | CapRing, None] = {}
-    for area in info.areas:
-        found |= dict.fromkeys(area.rings) | dict.fromkeys(area.circles)
-    return tuple(found)
+    return tuple(dict.fromkeys(shape for area in info.areas for shape in area.shapes))

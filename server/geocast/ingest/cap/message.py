@@ -9,13 +9,14 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
+from xml.etree.ElementTree import Element
 
 from ...model import languages, problems
 from ...model.problems import Problem, ProblemType, Violation
 from ...model.times import parse_time
 from . import shapes, texts
 from .shapes import CapCircle, CapRing
-from .xml import NAMESPACES, Element, parse
+from .xml import VERSIONS, children, is_cap, parse, text_of, texts_of
 
 STATUSES = ("Actual", "Exercise", "System", "Test", "Draft")
 TYPES = ("Alert", "Update", "Cancel", "Ack", "Error")
@@ -36,10 +37,6 @@ _WEB = re.compile(r"https?://[!#-;=?-~]{1,990}", re.IGNORECASE | re.ASCII)  # a 
 _OLD_WORDS = {"Very Likely": "Likely"}
 
 _T = TypeVar("_T")
-
-
-class _TooMuch(Exception):  # noqa: N818 (the name describes the shapes)
-    """Raised if it would take too much time to process the shapes of a message (rule HD3)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +70,11 @@ class Area:
     circles: tuple[CapCircle, ...]
     rings: tuple[CapRing, ...]
     codes: tuple[CapCode, ...]
+
+    @property
+    def shapes(self) -> tuple[CapCircle | CapRing, ...]:
+        """All shapes of the area, the polygons first."""
+        return self.rings + self.circles
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +123,7 @@ def read(body: bytes, charset: str | None = None, assume_offset: str | None = No
     not XML, 422 `not-cap` if it is not a CAP message, or 422 with each field that is missing or invalid.
     """
     root = parse(body, charset)
-    if root.name != "alert" or root.namespace not in NAMESPACES:
+    if not is_cap(root.tag):
         raise Problem.of([Violation(problems.NOT_CAP, "", problems.NOT_CAP.explanation)])
     reader = _Reader(assume_offset)
     message = reader.message(root)
@@ -137,19 +139,20 @@ class _Reader:
         self.violations: list[Violation] = []
         self._assume_offset = assume_offset
         self._notes: set[str] = set()
-        self._read: dict[str, Any] = {}  # by text: the parsed shape; each language repeats the same texts
+        # By the name and the text of an element: the shape and its notes. Each language repeats the same texts.
+        self._read: dict[tuple[str, str], Any] = {}
         self._work = 0
 
     # ---- elements of a message ---------------------------------------------------------------------------
 
     def message(self, root: Element) -> CapMessage:
-        version = NAMESPACES[root.namespace]
+        version = VERSIONS[root.tag]
         if version != "1.2":
             self._notes.add(f"cap-{version}")
-        if not any(child.name == "Signature" for child in root.children):
+        if root.find("{*}Signature") is None:
             self._notes.add("unsigned")
         kind = self._word(root, "/alert", "msgType", TYPES, needed=True)
-        infos = list(enumerate(root.all("info")))
+        infos = list(enumerate(children(root, "info")))
         if kind in ("Alert", "Update") and not infos:
             self._broken(problems.MISSING_FIELD, "/alert/info", "is needed")
         said = [self._info(element, f"/alert/info/{n}", needed=kind in ("Alert", "Update")) for n, element in infos]
@@ -161,14 +164,14 @@ class _Reader:
             status=self._word(root, "/alert", "status", STATUSES, needed=True),
             type=kind,
             scope=self._word(root, "/alert", "scope", SCOPES, needed=True),
-            note=texts.one_line(_first(root, "note")),
+            note=texts.one_line(text_of(root, "note")),
             references=self._references(root),
             infos=tuple(said),
             notes=frozenset(self._notes),
         )
 
     def _references(self, root: Element) -> tuple[Reference, ...]:
-        parts = " ".join(element.text for element in root.all("references")).split()
+        parts = " ".join(texts_of(root, "references")).split()
         named = [part.split(",") for part in parts]
         if len(parts) > MAX_REFERENCES or not all(len(n) == 3 and all(map(_NAME.fullmatch, n)) for n in named):
             detail = f"must be at most {MAX_REFERENCES} of the form sender,identifier,sent"
@@ -177,73 +180,63 @@ class _Reader:
         return tuple(Reference(sender, identifier) for sender, identifier, _ in named)
 
     def _info(self, element: Element, at: str, *, needed: bool) -> Info:
-        event = texts.one_line(_first(element, "event"))
+        event = texts.one_line(text_of(element, "event"))
         if needed and not event:
             self._broken(problems.MISSING_FIELD, f"{at}/event", "is needed")
         severity = self._word(element, at, "severity", SEVERITIES).lower()
         onset, effective = self._time(element, at, "onset"), self._time(element, at, "effective")
-        web = _first(element, "web").strip()
+        web = text_of(element, "web")
         return Info(
             language=self._language(element),
             event=event,
-            categories=tuple(texts.one_line(each.text) for each in element.all("category")),
+            categories=tuple(map(texts.one_line, texts_of(element, "category"))),
             codes=_codes(element, "eventCode"),
             severity=None if severity in ("unknown", "") else severity,
             urgency=self._word(element, at, "urgency", URGENCIES).lower() or "unknown",
             certainty=self._word(element, at, "certainty", CERTAINTIES).lower() or "unknown",
             begins_at=effective if onset is None else onset,
             expires_at=self._time(element, at, "expires"),
-            response_types=tuple(texts.one_line(each.text) for each in element.all("responseType")),
-            headline=texts.one_line(_first(element, "headline")) or event,
-            description=texts.tidy(_first(element, "description")),
-            instruction=texts.tidy(_first(element, "instruction")),
+            response_types=tuple(map(texts.one_line, texts_of(element, "responseType"))),
+            headline=texts.one_line(text_of(element, "headline")) or event,
+            description=texts.tidy(text_of(element, "description")),
+            instruction=texts.tidy(text_of(element, "instruction")),
             web=web if _WEB.fullmatch(web) else None,
-            areas=tuple(self._area(area, f"{at}/area/{n}") for n, area in enumerate(element.all("area"))),
+            areas=tuple(self._area(area, f"{at}/area/{n}") for n, area in enumerate(children(element, "area"))),
         )
 
     def _area(self, element: Element, at: str) -> Area:
         circles = self._shapes(element, at, "circle", shapes.circle)
         rings = self._shapes(element, at, "polygon", shapes.polygon)
-        description = texts.one_line(_first(element, "areaDesc"))
+        description = texts.one_line(text_of(element, "areaDesc"))
         return Area(description, tuple(circles), tuple(rings), _codes(element, "geocode"))
 
     def _shapes(
         self, element: Element, at: str, name: str, parsed: Callable[[str], tuple[_T, frozenset[str]]]
     ) -> Iterator[_T]:
-        for n, each in enumerate(element.all(name)):
-            if not each.text.strip():
+        """Yield the shapes in the child elements `name`, whose texts `parsed` parses, until they are too much work."""
+        for n, text in enumerate(texts_of(element, name)):
+            if not text:
                 continue  # an empty element counts as absent
-            try:
-                shape, notes = self._shape(each.text, parsed)
-            except _TooMuch:
-                detail = f"must be shapes of at most {shapes.MAX_WORK} corners in the whole message"
-                self._broken(problems.AREA_TOO_COMPLEX, f"{at}/{name}/{n}", detail)
-                return
-            except ValueError as error:
-                self._broken(problems.INVALID_VALUE, f"{at}/{name}/{n}", str(error))
-            else:
-                self._notes |= notes
-                yield shape
-
-    def _shape(self, text: str, parsed: Callable[[str], tuple[_T, frozenset[str]]]) -> tuple[_T, frozenset[str]]:
-        """Return the shape that `text` describes, with notes that name what was corrected.
-
-        Equal texts are parsed only once, by calling `parsed`. Raise ValueError if the text is invalid, or _TooMuch if
-        all shapes of the message together are too much work.
-        """
-        key = parsed.__name__ + text
-        if key not in self._read:
-            self._work += shapes.work_of(text)
-            if self._work > shapes.MAX_WORK:
-                raise _TooMuch
-            self._read[key] = parsed(text)
-        found: tuple[_T, frozenset[str]] = self._read[key]
-        return found
+            where = f"{at}/{name}/{n}"
+            if (name, text) not in self._read:
+                self._work += shapes.work_of(text)
+                if self._work > shapes.MAX_WORK:
+                    detail = f"must be shapes of at most {shapes.MAX_WORK} corners in the whole message"
+                    self._broken(problems.AREA_TOO_COMPLEX, where, detail)
+                    return
+                try:
+                    self._read[name, text] = parsed(text)
+                except ValueError as error:
+                    self._broken(problems.INVALID_VALUE, where, str(error))
+                    continue
+            shape, notes = self._read[name, text]
+            self._notes |= notes
+            yield shape
 
     # ---- fields of an element --------------------------------------------------------------------------------------
 
     def _name(self, root: Element, name: str) -> str:
-        text = _first(root, name).strip()
+        text = text_of(root, name)
         if not text:
             self._broken(problems.MISSING_FIELD, f"/alert/{name}", "is needed")
         elif not _NAME.fullmatch(text):
@@ -256,7 +249,7 @@ class _Reader:
 
         Record a violation if the child has another text; or if it is absent although `needed` is true.
         """
-        text = texts.one_line(_first(element, name))
+        text = texts.one_line(text_of(element, name))
         text = _OLD_WORDS.get(text, text)
         if text in words:
             return text
@@ -271,14 +264,14 @@ class _Reader:
 
         If the info's text is not such a tag, return UNKNOWN_LANGUAGE (rule HD12).
         """
-        text = _first(element, "language").strip().replace("_", "-") or DEFAULT_LANGUAGE
+        text = text_of(element, "language").replace("_", "-") or DEFAULT_LANGUAGE
         if _LANGUAGE.fullmatch(text):
             return text
         self._notes.add("language-unknown")
         return UNKNOWN_LANGUAGE
 
     def _time(self, element: Element, at: str, name: str, *, needed: bool = False) -> int | None:
-        text = _first(element, name).strip()
+        text = text_of(element, name)
         if not text:
             if needed:
                 self._broken(problems.MISSING_FIELD, f"{at}/{name}", "is needed")
@@ -302,13 +295,8 @@ def is_name(text: str) -> bool:
     return _NAME.fullmatch(text) is not None
 
 
-def _first(element: Element, name: str) -> str:
-    """Return the text of the first child element with this name; "" if there is none."""
-    return next((child.text for child in element.all(name)), "")
-
-
 def _codes(element: Element, name: str) -> tuple[CapCode, ...]:
-    return tuple(code for child in element.all(name) if (code := _code(child)) is not None)
+    return tuple(code for child in children(element, name) if (code := _code(child)) is not None)
 
 
 def _code(element: Element) -> CapCode | None:
@@ -316,8 +304,8 @@ def _code(element: Element) -> CapCode | None:
 
     These two parts are in the children `valueName` and `value`, or in a text "name=value" as in CAP 1.0.
     """
-    if not element.children:
-        name, _, value = element.text.strip().partition("=")
+    if not len(element):
+        name, _, value = (element.text or "").strip().partition("=")
     else:
-        name, value = (_first(element, part).strip() for part in ("valueName", "value"))
+        name, value = (text_of(element, part) for part in ("valueName", "value"))
     return CapCode(name, value) if name and value else None

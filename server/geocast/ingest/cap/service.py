@@ -21,8 +21,7 @@ that a and b have ended, so nothing is left to append. It answers 201 `replaced`
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
-from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from ... import failpoints
 from ...alertlog import AlertLog
@@ -54,7 +53,7 @@ from .decision import (
     MessageFacts,
     decide,
 )
-from .draft import Draft, drafts, has_ended
+from .draft import Draft, Drafter, has_ended
 from .message import CapMessage
 from .sources import CapSource, CapSources
 from .texts import cut
@@ -113,51 +112,42 @@ class MessageReading:
     blocks: int = 0
 
 
+@dataclass(eq=False, repr=False)
 class CapIngest:
-    """Processes CAP messages: makes a decision on each message, and appends the resulting entries to the log."""
+    """Processes CAP messages: makes a decision on each message, and appends the resulting entries to the log.
 
-    def __init__(
-        self,
-        alert_log: AlertLog,
-        policy: Policy,
-        sources: CapSources,
-        clock: Clock,
-        appended: Callable[[Entry], None] = lambda _entry: None,
-        run_in_thread: RunInThread = run_here,
-        publishers: Publishers | None = None,
-        zones: Zones = NO_ZONES,
-    ) -> None:
-        """Prepare to process messages of the given sources under the given policy.
+    Messages of the given sources are processed under the given policy. `appended` is called with each entry after it
+    was stored. `run_in_thread` runs work that takes milliseconds. `publishers` has the limits of each source, by its
+    name; if it is None, each source may do all that the policy allows. `zones` has the shapes for the codes of areas.
+    `rates` counts how often each source has published.
+    """
 
-        `appended` is called with each entry after it was stored. `run_in_thread` runs work that takes milliseconds.
-        `publishers` has the limits of each source, by its name; if it is None, each source may do all that the policy
-        allows. `zones` has the shapes for the codes of areas.
-        """
-        self.sources = sources
-        self._log = alert_log
-        self._writer = OptimisticWriter[Entry](alert_log, appended, _OVERTAKEN)
-        self._policy = policy
-        self._clock = clock
-        self._run_in_thread = run_in_thread
-        self._publishers = publishers
-        self._zones = zones
-        self._rates = Rates()
+    alert_log: AlertLog
+    policy: Policy
+    sources: CapSources
+    clock: Clock
+    appended: Callable[[Entry], None] = lambda _entry: None
+    run_in_thread: RunInThread = run_here
+    publishers: Publishers | None = None
+    zones: Zones = NO_ZONES
+    rates: Rates = field(default_factory=Rates, kw_only=True)
+
+    def __post_init__(self) -> None:
+        self._writer = OptimisticWriter[Entry](self.alert_log, self.appended, _OVERTAKEN)
 
     def with_config(self, policy: Policy, sources: CapSources, publishers: Publishers | None = None) -> "CapIngest":
         """Return a copy of this object with another policy, other sources, and other limits for the sources.
 
         Messages in progress continue under the old ones.
         """
-        after: CapIngest = copy(self)
-        after._policy, after.sources, after._publishers = policy, sources, publishers
-        return after
+        return replace(self, policy=policy, sources=sources, publishers=publishers)
 
     def check_source(self, source: CapSource) -> Bounds:
         """Return the limits on what this source may publish.
 
         Raise Problem (403) if the source may not publish at all (rule PG1).
         """
-        return granted(self._publishers, source.name, "The source is not among the publishers of this node.")
+        return granted(self.publishers, source.name, "The source is not among the publishers of this node.")
 
     async def take(self, body: bytes, charset: str | None, source: CapSource, *, dry_run: bool = False) -> CapOutcome:
         """Process the CAP message in `body`, from this source, and return the answer.
@@ -165,9 +155,9 @@ class CapIngest:
         With `dry_run`, make the decision, but store nothing. Raise Problem if the message is refused, and
         LogUnavailable if the outcome is unknown.
         """
-        now_ms, bounds = self._clock.now().wall_ms, self.check_source(source)
-        reading = await self._run_in_thread(
-            lambda: read_message(body, charset, source, self._policy, bounds, now_ms, self._zones), source.name
+        now_ms, bounds = self.clock.now().wall_ms, self.check_source(source)
+        reading = await self.run_in_thread(
+            lambda: read_message(body, charset, source, self.policy, bounds, now_ms, self.zones), source.name
         )
         if reading.ignored:
             return CapOutcome(IGNORED, reading.ignored, notes=reading.message.notes)
@@ -194,7 +184,7 @@ class CapIngest:
             # Therefore the answer has the outcome of the first decision by which more than tombstones were stored.
             if first_decision is None or all(map(_is_tombstone, stored)):
                 first_decision = decision
-            planned = PlannedEntries(reading, decision, source, self._policy, now_ms)
+            planned = PlannedEntries(reading, decision, source, self.policy, now_ms)
             if needed := planned.unsigned():
                 raise Problem.of(needed)
             entries = [] if dry_run else planned.entries
@@ -220,7 +210,7 @@ class CapIngest:
 
         The histories that the decision depends on are read from the log until `decide` asks for no more.
         """
-        known, now_ms = KnownHistories(), self._clock.now().wall_ms
+        known, now_ms = KnownHistories(), self.clock.now().wall_ms
 
         def may_follow(current: Revision) -> bool:
             return bool(reading.drafts) and reading.drafts[0].may_follow(current)
@@ -230,7 +220,7 @@ class CapIngest:
             if found is not None:
                 return found, now_ms
             while wanted := list(known.missing)[:READS_AT_ONCE]:
-                histories = await asyncio.gather(*map(self._log.history, wanted))
+                histories = await asyncio.gather(*map(self.alert_log.history, wanted))
                 for alert_id, history in zip(wanted, histories, strict=True):
                     known.put(alert_id, history)
 
@@ -239,9 +229,9 @@ class CapIngest:
 
         Raise Problem (429) if the source has limits of its own, and one of them is used up (rule PG2).
         """
-        rates = () if self._publishers is None else self._publishers.own_rates(source.name)
+        rates = () if self.publishers is None else self.publishers.own_rates(source.name)
         if rates:
-            self._rates.claim((source.name, False), rates, self._clock.now().monotonic)
+            self.rates.claim((source.name, False), rates, self.clock.now().monotonic)
 
 
 def _is_tombstone(entry: Entry) -> bool:
@@ -271,8 +261,9 @@ def read_message(
         if not left:
             return replace(reading, ignored="event")
         reading = replace(reading, blocks=len(left))
+        drafter = Drafter(message, source, policy, bounds, now_ms, zones)
         try:
-            return replace(reading, drafts=drafts(message, left, source, policy, bounds, now_ms, zones))
+            return replace(reading, drafts=drafter.drafts(left))
         except Problem as problem:
             return replace(reading, refusal=without_frames(problem))
     return replace(reading, ended=ended and message.type == "Alert")
@@ -320,21 +311,22 @@ def _facts_of(message: CapMessage, source: CapSource, *, cancels: bool) -> Messa
     )
 
 
+@dataclass(eq=False, repr=False)
 class PlannedEntries:
     """The log entries that follow from the decision on a message, and the answer to the message.
 
     The entries are in the order in which they will be appended.
     """
 
-    def __init__(
-        self, reading: MessageReading, decision: Decision, source: CapSource, policy: Policy, now_ms: int
-    ) -> None:
-        self._reading = reading
-        self._decision = decision
-        self._source = source
-        self._policy = policy
-        self._now_ms = now_ms
-        self._approval = Approval(source.approver, max(reading.message.sent, decision.called_off))
+    reading: MessageReading
+    decision: Decision
+    source: CapSource
+    policy: Policy
+    now_ms: int
+
+    def __post_init__(self) -> None:
+        decision = self.decision
+        self._approval = Approval(self.source.approver, max(self.reading.message.sent, decision.called_off))
         self.revisions = list(self._revisions())
         made = [*self.revisions, *(each for each, _ in decision.made)]
         self._latest_end_ms = max(map(self._latest_end, made), default=0)
@@ -351,10 +343,10 @@ class PlannedEntries:
 
         A CAP message has no signatures of reviewers, so entries that need them are refused.
         """
-        behind = {found.id: found.kinds for found in (self._decision.revise, *self._decision.cancel) if found}
+        behind = {found.id: found.kinds for found in (self.decision.revise, *self.decision.cancel) if found}
         entries: list[Entry] = [*self.revisions, *self.cancels]
         for entry in entries:
-            if found := unsigned(self._policy, entry, behind.get(entry.id, NO_KINDS)):
+            if found := unsigned(self.policy, entry, behind.get(entry.id, NO_KINDS)):
                 return found
         return []
 
@@ -364,7 +356,7 @@ class PlannedEntries:
         `first_decision` is the decision with which this request began to store entries. `stored` has all entries that
         this request has stored.
         """
-        decision, reading = self._decision, self._reading
+        decision, reading = self.decision, self.reading
         revisions = {each.id: each for each, _ in decision.made}
         revisions |= {each.id: each for each in (*stored, *self.revisions) if isinstance(each, Revision)}
         cancels = {each.id: each for each in (*decision.cancelled, *stored, *self.cancels) if isinstance(each, Cancel)}
@@ -388,7 +380,7 @@ class PlannedEntries:
         Example: an issuer sends another headline under the same name and time. The first answer is given again, with
         the note `differs`.
         """
-        made, refusal = self._decision.made, self._reading.refusal
+        made, refusal = self.decision.made, self.reading.refusal
         if refusal is not None:
             return bool(made) and not refusal.types <= _TIME_RULES
         # Blocks of the message that have ended since it was published have no draft any more. Drafts and alerts are
@@ -396,40 +388,40 @@ class PlannedEntries:
         # to the alert at the same index.
         return any(
             draft.accept(each.id, each.terms, before) != each.alert
-            for draft, (each, before) in zip(self._reading.drafts, made, strict=False)
+            for draft, (each, before) in zip(self.reading.drafts, made, strict=False)
         )
 
     # ---- the planned entries ---------------------------------------------------------------------------------------
 
     def _revisions(self) -> Iterator[Revision]:
         """Yield the next revision of the updated alert, or revision 1 of each alert that is published as new."""
-        if (current := self._decision.revise) is not None:
+        if (current := self.decision.revise) is not None:
             yield self._revision(1, current.id, current.number + 1, current.revision)
-        for number in self._decision.publish:
-            if number > len(self._reading.drafts):
+        for number in self.decision.publish:
+            if number > len(self.reading.drafts):
                 return  # this block and all blocks after it have ended since the first decision
-            yield self._revision(number, ids.block(self._decision.first_id, number), 1, None)
+            yield self._revision(number, ids.block(self.decision.first_id, number), 1, None)
 
     def _revision(self, block: int, alert_id: str, number: int, current: Revision | None) -> Revision:
-        message, draft = self._reading.message, self._reading.drafts[block - 1]
-        terms = draft.terms(self._policy, current)
+        message, draft = self.reading.message, self.reading.drafts[block - 1]
+        terms = draft.terms(self.policy, current)
         alert = draft.accept(alert_id, terms, current)
-        origin = Origin(message.sender, message.identifier, self._reading.blocks)
-        parts = alert, number, self._source.name, self._now_ms, terms, origin
-        return check_size(Revision(*parts, issuer=self._source.issuer))
+        origin = Origin(message.sender, message.identifier, self.reading.blocks)
+        parts = alert, number, self.source.name, self.now_ms, terms, origin
+        return check_size(Revision(*parts, issuer=self.source.issuer))
 
     def _cancel(self, found: FoundAlert) -> Cancel:
-        reason = REPLACED_REASON if self._decision.into else self._cancel_reason()
-        ends_at = max(found.revision.ends_at, self._latest_end_ms, self._decision.until)
+        reason = REPLACED_REASON if self.decision.into else self._cancel_reason()
+        ends_at = max(found.revision.ends_at, self._latest_end_ms, self.decision.until)
         return self._end(found.id, found.number + 1, reason, ends_at)
 
     def _tombstone(self, alert_id: str) -> Cancel:
-        ends_at = min(max(self._approval.approved_at + TOMBSTONE_MS, self._latest_end_ms, self._decision.until), MAX_MS)
+        ends_at = min(max(self._approval.approved_at + TOMBSTONE_MS, self._latest_end_ms, self.decision.until), MAX_MS)
         return self._end(alert_id, 1, TOMBSTONE_REASON, ends_at)
 
     def _end(self, alert_id: str, number: int, reason: str, ends_at: int) -> Cancel:
-        parts = alert_id, number, reason, self._approval, self._source.name, self._now_ms, ends_at
-        return Cancel(*parts, into=self._decision.into, issuer=self._source.issuer)
+        parts = alert_id, number, reason, self._approval, self.source.name, self.now_ms, ends_at
+        return Cancel(*parts, into=self.decision.into, issuer=self.source.issuer)
 
     def _cancel_reason(self) -> str:
         """Return why the alert is over, in the issuer's own words and in the message's first language.
@@ -437,14 +429,14 @@ class PlannedEntries:
         The reason is the headline; or the message's note, if the headline is missing or only repeats the name of the
         event.
         """
-        if not self._reading.facts.cancels:
+        if not self.reading.facts.cancels:
             return CANCEL_REASON  # an earlier message has called off the alerts, and this one is late
-        first = next(iter(self._reading.message.infos), None)
+        first = next(iter(self.reading.message.infos), None)
         headline = first.headline if first is not None and first.headline != first.event else ""
-        return cut(headline or self._reading.message.note or CANCEL_REASON, MAX_REASON)
+        return cut(headline or self.reading.message.note or CANCEL_REASON, MAX_REASON)
 
     def _latest_end(self, revision: Revision) -> int:
         """Return the latest time at which a revision's alert may end under the current policy, in ms since 1970."""
-        category = self._policy.categories.get(revision.alert.category)
+        category = self.policy.categories.get(revision.alert.category)
         latest = 0 if category is None else revision.alert.occurred_at + category.lasting.max_age_ms
         return max(revision.ends_at, latest)

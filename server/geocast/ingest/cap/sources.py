@@ -29,9 +29,8 @@ from .message import is_name
 ANY = "*"  # in `senders`: the source may send messages for any sender, as aggregators do
 MIN_SECRET = 32  # the smallest number of characters of a secret
 MAX_SECRET = 255  # the largest number of characters of a secret, which is CAP Composer's limit for its header
-_ID = re.compile(ID_PATTERN)
-_SHA256 = re.compile("[0-9a-fA-F]{64}")
-_NAME = matching(_ID, "must match the grammar of an id: letters, digits and . _ : -")
+_SHA256 = matching(re.compile("[0-9a-fA-F]{64}"), "must be the SHA-256 of the secret: 64 hexadecimal digits")
+_NAME = matching(re.compile(ID_PATTERN), "must match the grammar of an id: letters, digits and . _ : -")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,28 +59,20 @@ class CapSource:
         return sender in self.senders or ANY in self.senders
 
 
+@dataclass(repr=False, slots=True)
 class CapSources:
     """The configured sources of CAP messages. Two objects of this class are equal if they have the same sources."""
 
-    def __init__(self, by_name: Mapping[str, CapSource]) -> None:
-        self._by_name = dict(by_name)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, CapSources) and self._by_name == other._by_name
-
-    __hash__ = None  # type: ignore[assignment]
-
-    def __len__(self) -> int:
-        return len(self._by_name)
+    by_name: Mapping[str, CapSource]
 
     @property
     def names(self) -> tuple[str, ...]:
         """The names of the sources, in the order of the file."""
-        return tuple(self._by_name)
+        return tuple(self.by_name)
 
     def named(self, sub: str, issuer: str = "") -> CapSource | None:
         """Return the source whose tokens have this `sub` and this issuer (rule HD5); None if there is none."""
-        found = self._by_name.get(sub)
+        found = self.by_name.get(sub)
         return found if found is not None and found.issuer == issuer else None
 
     def of_secret(self, secret: str) -> CapSource | None:
@@ -93,7 +84,7 @@ class CapSources:
             return None
         digest = hashlib.sha256(secret.encode("latin-1", "replace")).digest()
         found = None
-        for source in self._by_name.values():
+        for source in self.by_name.values():
             if hmac.compare_digest(digest, source.secret_sha256 or b""):
                 found = source
         return found
@@ -122,16 +113,16 @@ class _Keys(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
     approver: Annotated[str, Field(min_length=1, max_length=128)]
-    senders: Annotated[list[Annotated[str, AfterValidator(_sender)]], Field(min_length=1, max_length=1000)]
-    secret_sha256: (
-        Annotated[str, matching(_SHA256, "must be the SHA-256 of the secret: 64 hexadecimal digits")] | None
-    ) = None
+    senders: Annotated[
+        list[Annotated[str, AfterValidator(_sender)]], Field(min_length=1, max_length=1000), AfterValidator(frozenset)
+    ]
+    secret_sha256: Annotated[str, _SHA256, AfterValidator(bytes.fromhex)] | None = None
     assume_offset: Annotated[str, AfterValidator(_offset)] | None = None
-    issuer: Annotated[str, Field(min_length=1)] | None = None
+    issuer: Annotated[str, Field(min_length=1)] = ""
 
 
 def _differ(sources: dict[str, _Keys]) -> dict[str, _Keys]:
-    secrets = [keys.secret_sha256.lower() for keys in sources.values() if keys.secret_sha256 is not None]
+    secrets = [keys.secret_sha256 for keys in sources.values() if keys.secret_sha256 is not None]
     if len(set(secrets)) < len(secrets):
         raise PydanticCustomError("secrets", "two sources have the same secret_sha256")
     return sources
@@ -169,9 +160,4 @@ def parse(data: bytes, path: Path | None) -> CapSources:
         read = _File.model_validate(document)
     except ValidationError as error:
         raise ConfigError(*listed(file, mistakes(error, _File, document))) from None
-    return CapSources({name: _source(name, keys) for name, keys in read.sources.items()})
-
-
-def _source(name: str, keys: _Keys) -> CapSource:
-    secret = None if keys.secret_sha256 is None else bytes.fromhex(keys.secret_sha256)
-    return CapSource(name, keys.approver, frozenset(keys.senders), secret, keys.assume_offset, keys.issuer or "")
+    return CapSources({name: CapSource(name, **dict(keys)) for name, keys in read.sources.items()})

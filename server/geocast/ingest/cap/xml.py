@@ -10,19 +10,19 @@ instructions.
 import codecs
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import NoReturn
+from xml.etree.ElementTree import Element, TreeBuilder
 
 from lxml import etree
 
 from ...model import problems
 from ...model.problems import Problem
 
-# By namespace, the versions of CAP.
-NAMESPACES = {
-    "urn:oasis:names:tc:emergency:cap:1.2": "1.2",
-    "urn:oasis:names:tc:emergency:cap:1.1": "1.1",
-    "http://www.incident.com/cap/1.0": "1.0",
+# By the tag of the element `alert`, the versions of CAP.
+VERSIONS = {
+    "{urn:oasis:names:tc:emergency:cap:1.2}alert": "1.2",
+    "{urn:oasis:names:tc:emergency:cap:1.1}alert": "1.1",
+    "{http://www.incident.com/cap/1.0}alert": "1.0",
 }
 MAX_DEPTH = 32
 MAX_ATTRIBUTES = 64  # the largest number of attributes and declared namespaces of one element
@@ -44,20 +44,6 @@ _ATTRIBUTE = re.compile(rb"(?<=\s)(%b)\s*=\s*(%b)" % (_NAME, _VALUE))
 _DECLARED = re.compile(rb"""<\?xml\s[^>]{0,200}?encoding\s*=\s*["']([A-Za-z0-9._-]{1,40})["']""")
 
 
-@dataclass(slots=True)
-class Element:
-    """An XML element: its namespace ("" for none), local name, children, and the text before the first child."""
-
-    namespace: str
-    name: str
-    text: str = ""
-    children: "list[Element]" = field(default_factory=list)
-
-    def all(self, name: str) -> "list[Element]":
-        """Return the children with the local name `name` and with the same namespace as this element."""
-        return [child for child in self.children if child.name == name and child.namespace == self.namespace]
-
-
 class XmlProblem(Problem):
     """Raised for a document that is refused. `reason` is `malformed-xml`, `doctype` or `too-complex`."""
 
@@ -73,69 +59,53 @@ def parse(body: bytes, charset: str | None = None, step: Callable[[], None] = la
     `Content-Type`, or None. A byte-order mark in the body takes precedence over `charset`, and `charset` over the
     encoding that the document declares. `step` is called as by `checked`.
     """
-    tree = _Tree()
     parser = etree.XMLParser(
-        target=tree, encoding="utf-8", resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False
+        target=_Tree(), encoding="utf-8", resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False
     )
     try:
         # The text is re-encoded as UTF-8, so `encoding` must override the encoding that the document declares.
         parser.feed(checked(utf8_of(body, charset), MAX_DEPTH, MAX_ELEMENTS, step))
-        parser.close()
+        root: Element = parser.close()
     except etree.XMLSyntaxError as error:
         line, _ = error.position
         _malformed(f"is not well-formed XML (line {line})")
     # The parser does not stop at namespace errors, so refuse the document if the parser's error log has one. Example:
-    # if the prefix x is not declared, the parser reads `<x:info>` as an `info` in no namespace. `Element.all` would
+    # if the prefix x is not declared, the parser reads `<x:info>` as an `info` in no namespace. `children` would
     # then ignore this element, and part of the CAP alert would be lost silently (HD11).
     for entry in parser.feed_error_log:
         if entry.type_name.startswith("NS_ERR"):
             _malformed(f"is not namespace-well-formed XML (line {entry.line})")
-    if tree.root is None:
-        _malformed("is not well-formed XML")
-    return tree.root
+    if root.tag.rpartition("}")[2] == "alert" and any(is_cap(each.tag) for each in root.iter() if each is not root):
+        _malformed("has an alert in an alert", TOO_COMPLEX)
+    return root
 
 
-class _Tree:
-    """Builds the tree of elements. The XML parser calls the methods of this class."""
+class _Tree(TreeBuilder):
+    """Builds the tree of elements, without comments and processing instructions. The XML parser calls its methods."""
 
-    def __init__(self) -> None:
-        self.root: Element | None = None
-        self._open: list[Element] = []
-        self._text: list[str] = []
+    def start(self, tag: str, _attributes: object) -> Element:
+        return super().start(tag, {})
 
-    def start(self, tag: str, _attributes: dict[str, str], _namespaces: dict[str, str] | None = None) -> None:
-        self._end_text()
-        namespace, _, name = tag.rpartition("}")
-        element = Element(namespace.removeprefix("{"), name)
-        if self._open:
-            if is_cap(tag) and self.root is not None and self.root.name == "alert":
-                _malformed("has an alert in an alert", TOO_COMPLEX)
-            self._open[-1].children.append(element)
-        else:
-            self.root = element
-        self._open.append(element)
 
-    def data(self, text: str) -> None:
-        self._text.append(text)
+def children(parent: Element, name: str) -> list[Element]:
+    """Return the child elements with the local name `name` and with the same namespace as `parent`."""
+    tag = parent.tag[: parent.tag.rfind("}") + 1] + name
+    return [child for child in parent if child.tag == tag]
 
-    def end(self, _tag: str) -> None:
-        self._end_text()
-        self._open.pop()
 
-    def close(self) -> None:
-        pass
+def texts_of(parent: Element, name: str) -> list[str]:
+    """Return the texts of the child elements that `children` finds, stripped."""
+    return [(child.text or "").strip() for child in children(parent, name)]
 
-    def _end_text(self) -> None:
-        """Store the collected text as that of the innermost open element, unless this element already has a child."""
-        if self._open and not self._open[-1].children:
-            self._open[-1].text += "".join(self._text)
-        self._text.clear()
+
+def text_of(parent: Element, name: str) -> str:
+    """Return the text of the first child element with this name, stripped; "" if there is none."""
+    return next(iter(texts_of(parent, name)), "")
 
 
 def is_cap(tag: object) -> bool:
-    """Return whether a tag of lxml is that of a CAP message. The tag of a comment is no text."""
-    namespace, _, name = tag.removeprefix("{").rpartition("}") if isinstance(tag, str) else ("", "", "")
-    return name == "alert" and namespace in NAMESPACES
+    """Return whether a tag is that of a CAP message. The tag of a comment in lxml is no text."""
+    return tag in VERSIONS
 
 
 def checked(text: bytes, most_deep: int, most: int, step: Callable[[], None] = lambda: None) -> bytes:

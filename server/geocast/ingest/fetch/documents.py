@@ -22,7 +22,7 @@ from ...egress.http_times import parse_http_date
 from ...model.times import parse_time
 from ..cap import xml
 from ..cap.language_groups import ALL_CLEAR
-from ..cap.xml import TOO_COMPLEX, XmlProblem, is_cap
+from ..cap.xml import TOO_COMPLEX, XmlProblem, children, is_cap, text_of, texts_of
 from .http_client import plain_url
 
 MAX_ENTRIES = 10_000
@@ -244,21 +244,16 @@ def head_of(body: bytes, charset: str | None, now_ms: int, step: Callable[[], No
         root = xml.parse(body, charset, step)
     except XmlProblem as problem:
         raise Unreadable(problem.reason) from None
-    if root.name != "alert" or root.namespace not in xml.NAMESPACES:
+    if not is_cap(root.tag):
         raise Unreadable("not-cap")
-    kind, infos = _of(root, "msgType"), root.all("info")
-    sent_ms = _time(_of(root, "sent")) or now_ms
-    ends = [_time(_of(info, "expires")) for info in infos]
+    kind, infos = text_of(root, "msgType"), children(root, "info")
+    sent_ms = _time(text_of(root, "sent")) or now_ms
+    ends = [_time(text_of(info, "expires")) for info in infos]
     brief = kind == "Alert" and ends and None not in ends
     # An Update or a Cancel matters as long as the alert that it changes, whose end is not known here.
     until_ms = max(each or 0 for each in ends) if brief else max(sent_ms, now_ms) + KEPT_MS
-    said = [{each.text.strip() for each in info.all("responseType")} for info in infos]
-    over = bool(said) and all(ALL_CLEAR in words for words in said)
-    return MessageHead(_of(root, "identifier")[:MAX_IDENTIFIER], sent_ms, until_ms, kind == "Cancel" or over)
-
-
-def _of(element: xml.Element, name: str) -> str:
-    return next((each.text.strip() for each in element.all(name)), "")
+    over = bool(infos) and all(ALL_CLEAR in texts_of(info, "responseType") for info in infos)
+    return MessageHead(text_of(root, "identifier")[:MAX_IDENTIFIER], sent_ms, until_ms, kind == "Cancel" or over)
 
 
 def _time(text: str) -> int | None:

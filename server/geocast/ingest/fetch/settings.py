@@ -214,15 +214,5 @@ def _feed(name: str, keys: _FeedKeys) -> WatchedFeed:
         host_of(keys.url) or "",
         *(each if ":" in each else f"{each}:{port}" for each in keys.link_hosts for port in ports),
     }
-    return WatchedFeed(
-        name=name,
-        url=keys.url,
-        hosts=frozenset(hosts),
-        interval_s=keys.interval_s,
-        token_file=keys.token_file,
-        max_bytes=keys.max_bytes,
-        ca_file=keys.ca_file,
-        headers=keys.headers_file,
-        allow_http=keys.allow_http,
-        allow_private=keys.allow_private,
-    )
+    rest = keys.model_dump(exclude={"link_hosts", "headers_file"})
+    return WatchedFeed(name, hosts=frozenset(hosts), headers=keys.headers_file, **rest)
