@@ -42,6 +42,7 @@ class Reading:
         settings = Settings(stream=Address("127.0.0.1", 1), api=Address("127.0.0.1", 2), log="memory:", max_sessions=4)
         self.metrics = Metrics()
         self.delivery = StreamServer(settings, TokenVerifier({}, required=False), self.clock, self.log, self.metrics)
+        self.metrics.watch(self.delivery.metrics)
         self._task = asyncio.ensure_future(self.delivery._reader.read_for_ever())
         await self.delivery._reader.caught_up.wait()
         return self

@@ -109,7 +109,7 @@ def test_unknown_part_and_wrong_options_are_refused_in_one_line(
 
 def test_log_of_another_package_follows_the_contract_and_serves_a_node(environment: Path, tmp_path: Path):
     """The contract's tests are imported from the source tree; `serve` finds the log by its scheme."""
-    run = (environment / "bin" / "python", "-m", "pytest", "-q", "-p", "no:cacheprovider", HERE / "test_log.py")
+    run = (environment / "bin" / "python", "-m", "pytest", "-q", "-p", "no:cacheprovider", HERE / "judged.py")
     paths = os.pathsep.join(map(str, (ROOT / "tests", HERE)))
     settings = ("-c", ROOT / "pyproject.toml", "--rootdir", ROOT, "-p", "alertlog.conftest", "-o", "addopts=")
     done = ended(*run, *settings, env=clean_environment(PYTHONPATH=paths), cwd=tmp_path, timeout=120)

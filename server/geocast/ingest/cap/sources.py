@@ -29,8 +29,10 @@ from .message import is_name
 ANY = "*"  # in `senders`: the source may send messages for any sender, as aggregators do
 MIN_SECRET = 32  # the smallest number of characters of a secret
 MAX_SECRET = 255  # the largest number of characters of a secret, which is CAP Composer's limit for its header
-_SHA256 = matching(re.compile("[0-9a-fA-F]{64}"), "must be the SHA-256 of the secret: 64 hexadecimal digits")
-_NAME = matching(re.compile(ID_PATTERN), "must match the grammar of an id: letters, digits and . _ : -")
+_ID = re.compile(ID_PATTERN)
+_DIGEST = re.compile("[0-9a-fA-F]{64}")
+_SHA256 = matching(_DIGEST, "must be the SHA-256 of the secret: 64 hexadecimal digits")
+_NAME = matching(_ID, "must match the grammar of an id: letters, digits and . _ : -")
 
 
 @dataclass(frozen=True, slots=True)
