@@ -29,7 +29,7 @@ from .hangups import hangups
 logger = logging.getLogger(__name__)
 
 MAX_SCRAPERS = 16
-END_S = 5.0  # the time for writing results and closing files, if no more of `drain_s` is left
+END_S = 10.0  # the time for stopping the parts, if no more of `drain_s` is left; a listener may take 5 s of it
 
 _P = TypeVar("_P", bound=Part)
 _T = TypeVar("_T")
