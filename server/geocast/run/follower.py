@@ -4,10 +4,10 @@ A package of somebody else's adds a way out by an entry point in the group `geoc
 `WayOut`. `geocast part NAME` runs it.
 """
 
+import abc
 import asyncio
 import logging
 import socket
-import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
@@ -22,13 +22,14 @@ from ..approvals.reviewers import NO_REVIEWERS, Reviewers, load_reviewers, refus
 from ..approvals.verifier import ApprovalVerifier
 from ..clock import Now
 from ..config import FollowerSettings
-from ..metrics import counters
+from ..metrics import counters, report_caught
 from ..model.alert import Entry, Untrusted
 from ..model.errors import ConfigError, text_of
+from ..model.toml_file import parse_toml, read_file
 from ..policy import Policy
 from ..stream.live_alerts import LiveAlert, LiveAlerts
 from ..stream.log_reader import LogHealth, LogReader
-from .backends import opened_log
+from .backends import added, opened_log
 from .process import Process
 
 logger = logging.getLogger(__name__)
@@ -77,18 +78,18 @@ class FollowerConfig(tasks.Part, Generic[_T]):
         yield from self.trust.metrics()
 
 
-class WayOut(tasks.Part):
+class WayOut(tasks.Part, abc.ABC):
     """A part that tells others of alerts. A subclass has `apply`, and what it needs of the other methods."""
 
     def __init__(self, process: Process, options: Mapping[str, Any]) -> None:
         """Create the part. `options` are those of its TOML file. Raise ConfigError if they can't be used."""
 
+    @abc.abstractmethod
     def apply(self, alert: LiveAlert) -> None:
         """Take an alert that was accepted, revised or cancelled: `alert.current` is its last entry.
 
         At the start, each alert that is live is applied. An alert may be applied again without a change.
         """
-        raise NotImplementedError
 
     def sweep(self, now: Now) -> None:
         """Do what depends on time alone. This is called every SWEEP_S seconds."""
@@ -106,10 +107,7 @@ class PartSettings(FollowerSettings):
 
     def read_options(self) -> Mapping[str, Any]:
         """Return the options of the file. Raise ConfigError if it can't be used."""
-        try:
-            return tomllib.loads(self.options.read_text())
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"--options {self.options}: {getattr(error, 'strerror', None) or 'not TOML'}") from None
+        return parse_toml(read_file("--options", self.options), f"--options {self.options}")
 
 
 class _Following(tasks.Part):
@@ -133,7 +131,10 @@ class _Following(tasks.Part):
 
     async def _start(self) -> None:
         for alert in list(self._live):
-            self._offer(alert)
+            try:
+                self._offer(alert)
+            except Exception as error:  # it keeps no other alert back
+                report_caught("a live alert could not be applied", error)
         await asyncio.Event().wait()
 
     def _apply(self, entry: Entry | Untrusted) -> None:
@@ -154,11 +155,11 @@ class _Following(tasks.Part):
 
 def way_of(name: str) -> type[WayOut]:
     """Return the way out of this name that a package has added. Raise ConfigError if there is none."""
-    found = entry_points(group=PARTS)
-    for each in found.select(name=name):
-        made: type[WayOut] = each.load()
-        return made
-    raise ConfigError(f"no package adds the part {name}; there are: {', '.join(sorted(found.names)) or 'none'}")
+    made: type[WayOut] | None = added(PARTS, name)
+    if made is None:
+        there = ", ".join(sorted(entry_points(group=PARTS).names)) or "none"
+        raise ConfigError(f"no package adds the part {name}; there are: {there}")
+    return made
 
 
 async def run(settings: PartSettings, metrics_listener: socket.socket | None) -> None:
