@@ -19,7 +19,7 @@ ELSEWHERE = frozenset(
         # The variables that set the options of `geocast push`, `geocast fetch`, `geocast relay` and `geocast part`.
         "LISTEN DEVICES PUSH_KEYS VAPID CONTACT PUSH_SERVICES PUSH_PRIVATE FINEST_CELL LEASE_DAYS MAX_DEVICES PUSH_CA",
         "FEEDS TOKEN_FILE STATE TARGETS RELAY_STATE PART_OPTIONS",
-        # Those of tests and measurements.
+        # Tests and measurements use these variables.
         "LOAD_TOKEN LOAD_PUBLISH_TOKEN FAILPOINT INJECTIONS SLOW_FSYNC PICTURES CHECKED COMMAND REPORT_URL",
         "SOAK_EXAMPLES SOAK_FEEDS SOAK_ROUNDS SOAK_STEPS SOAK_SEED SOAK_MINUTES",
     )

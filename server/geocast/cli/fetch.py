@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 from typing import Any
 
 import click
 
-from ..config import bind
 from ..model.server_address import Address, KeyUrl
 from .options import METRICS_OPTION, api_url_option, journal_options, option
 from .serve import command as serve
-from .starting import starting
+from .starting import bound, starting
 
 NOT_ALL = 1  # the exit status if a feed could not be read, or the node does not take messages
 
@@ -50,6 +48,6 @@ def _run(*, api_url: KeyUrl, check: bool, once: bool, metrics: Address | None, *
         return 0 if is_well else NOT_ALL
     if once:
         return 0 if asyncio.run(fetch.once(settings)) else NOT_ALL
-    with contextlib.closing(bind("--metrics", metrics)) if metrics else contextlib.nullcontext() as listener:
+    with bound(metrics) as listener:
         asyncio.run(fetch.follow(settings, listener))
     return 0

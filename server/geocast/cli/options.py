@@ -153,14 +153,14 @@ KEYS_REFRESH_OPTION = option(
     "--keys-refresh-s", type=click.IntRange(1, 86_400), default=300, help="Seconds until a URL is read again."
 )
 REVOKED_OPTION = option("--revoked", type=_FILE, help="Subjects whose tokens are revoked (TOML).")
-# Of processes beside the nodes:
+# Options of the processes that run beside the nodes.
 LOG_OPTION = option("--log", metavar="URL", default="sqlite:geocast.db", help="The alert log of the nodes.")
 POLICY_OPTION = option("--policy", type=_FILE, metavar="PATH", help="The policy of the nodes, the same file.")
 REVIEWERS_OPTION = option(
     "--reviewers", type=_FILE, help="Keys of reviewers who approve alerts (JWKS), the file of the nodes."
 )
 METRICS_OPTION = option("--metrics", type=ADDRESS, help="Where /metrics, /healthz and /readyz are served.")
-# Of a node:
+# The options of a node.
 api_option = option("--api", type=ADDRESS, default="127.0.0.1:8766", help="Where review services publish (HTTP).")
 _OPTIONS = (
     option("--stream", type=ADDRESS, default="127.0.0.1:8765", help="Where subscribers connect (WebSocket)."),

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 from typing import Any
 
 import click
 
-from ..config import bind
 from ..model.server_address import Address
 from .options import DRAIN_OPTION, LOG_OPTION, METRICS_OPTION, POLICY_OPTION, REVIEWERS_OPTION, journal_options, option
 from .serve import command as serve
 from .serve import run
-from .starting import starting
+from .starting import bound, starting
 
 
 @click.command("part", short_help="Run a way out that another package adds.")
@@ -33,5 +31,5 @@ def command(log_level: str, log_format: str, metrics: Address | None, **more: An
     with starting(log_level, log_format, serve):
         from ..run import follower
 
-        with contextlib.closing(bind("--metrics", metrics)) if metrics else contextlib.nullcontext() as listener:
+        with bound(metrics) as listener:
             run(follower.run(follower.PartSettings(**more), listener))

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 from typing import Any
 
 import click
 
-from ..config import bind
 from ..model.server_address import Address
 from .options import DRAIN_OPTION, LOG_OPTION, METRICS_OPTION, POLICY_OPTION, REVIEWERS_OPTION, journal_options, option
 from .serve import command as serve
 from .serve import run
-from .starting import starting
+from .starting import bound, starting
 
 _FILE = click.Path(path_type=Path)
 UNREACHABLE = 1  # the exit status of --check if a target can't be connected to
@@ -44,6 +42,6 @@ def command(log_level: str, log_format: str, metrics: Address | None, check: boo
 
         if check:
             return 0 if asyncio.run(check_targets(load_targets(more["targets"]), click.echo)) else UNREACHABLE
-        with contextlib.closing(bind("--metrics", metrics)) if metrics else contextlib.nullcontext() as listener:
+        with bound(metrics) as listener:
             run(relay.run(relay.RelaySettings(**more), listener))
     return 0

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import socket
 from collections.abc import Iterator
 
 import click
 
+from ..config import bind
 from ..model.errors import ConfigError
+from ..model.server_address import Address
 from . import journal
 from .options import unknown_variables
+
+
+@contextlib.contextmanager
+def bound(address: Address | None) -> Iterator[socket.socket | None]:
+    """Listen on the address of `--metrics` while the block runs; yield None if there is none."""
+    with contextlib.ExitStack() as opened:
+        yield None if address is None else opened.enter_context(bind("--metrics", address))
 
 
 @contextlib.contextmanager

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .. import failpoints
 from ..storage.sqlite import Database, FileKind
 from ..storage.write_behind import WriteBehind
 
@@ -51,7 +50,7 @@ class Told:
 
 
 class StateAtStart(NamedTuple):
-    """What the file has at the start.
+    """The content of the file when it is opened.
 
     `told` maps the names of targets and the ids of alerts to what was told. `gone` maps the names of targets that have
     answered 410 to the digests of their URLs.
@@ -106,13 +105,7 @@ class ToldStore(WriteBehind[tuple[str, ...], tuple[str, tuple[Any, ...]]]):
 
     async def store(self, notes: Mapping[tuple[str, ...], tuple[str, tuple[Any, ...]]]) -> None:
         """Run these statements in one transaction. Raise StoreUnavailable if that fails."""
-
-        def work(db: sqlite3.Connection) -> None:
-            for statement, values in notes.values():
-                db.execute(statement, values)
-            failpoints.hit("relay-in-commit")
-
-        await self._db.write(work)
+        await self._db.write_all(notes.values())
 
     def _load(self, db: sqlite3.Connection) -> StateAtStart:
         told: dict[str, dict[str, Told]] = defaultdict(dict)

@@ -10,7 +10,7 @@ import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..alertlog import AlertLog, EntryVerifier
 from ..alertlog.memory import MemoryLog
@@ -31,6 +31,11 @@ AGAIN_S = 1.0  # from a failure to read the log to the next attempt
 LOGS = "geocast.logs"  # the group of entry points
 
 MakeLog = Callable[[str, EntryVerifier | None], AlertLog]
+
+
+def added(group: str, name: str) -> Any:
+    """Return what another package adds to a group of entry points under this name; None if nothing is added."""
+    return next((found.load() for found in entry_points(group=group, name=name)), None)
 
 
 def open_log(settings: FollowerSettings, verifier: EntryVerifier | None = None) -> AlertLog:
@@ -56,8 +61,8 @@ def open_log(settings: FollowerSettings, verifier: EntryVerifier | None = None) 
         raise ConfigError("--log: SQLite's own :memory: can't be shared by threads; give a file, or memory: for tests")
     if scheme == "sqlite" and rest:
         return SqliteLog(Path(rest), verifier=verifier)
-    for found in entry_points(group=LOGS, name=scheme):
-        make: MakeLog = found.load()
+    make: MakeLog | None = added(LOGS, scheme)
+    if make is not None:
         return make(settings.log, verifier)
     raise ConfigError("--log: expected memory:, sqlite:PATH, or a URL of Redis (redis://HOST:PORT)")
 
@@ -142,5 +147,4 @@ def open_devices(settings: "PushSettings") -> "tuple[DeviceStore, Shards]":
 
         store = RedisDevices(settings.devices, replicas=settings.devices_replicas)
         return store, LeasedShards(store, LeaseClock())
-    in_memory = scheme == "memory"
-    return SqliteDevices(Path(":memory:" if in_memory else rest), alone=not in_memory), StaticShards()
+    return SqliteDevices(Path(":memory:" if scheme == "memory" else rest)), StaticShards()

@@ -1,1 +1,1 @@
-"""What the parts of geocast that store something have in common: files of SQLite, and writing behind the event loop."""
+"""Storage that several packages use: SQLite files, writing in the background, and a Redis server."""

@@ -10,11 +10,12 @@ import contextlib
 import fcntl
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO, NamedTuple, TypeVar
+from typing import IO, Any, NamedTuple, TypeVar
 
+from .. import failpoints
 from ..model.errors import ConfigError, StoreUnavailable
 
 BUSY_S = 2.0  # the longest wait for a lock of the database, which another process or a backup may have
@@ -24,7 +25,7 @@ _T = TypeVar("_T")
 
 
 class FileKind(NamedTuple):
-    """What a program stores in a file: `name` is the program's, `option` names the file on the command line."""
+    """The kind of a file: the program's `name`, the `option` that names the file, and what the file has."""
 
     name: str
     option: str
@@ -59,7 +60,7 @@ class Database:
         uses it, or, with the error as the cause, if the disk refuses. After that, it can be tried again.
         """
         try:
-            if self._alone:
+            if self._alone and str(self._path) != ":memory:":  # SQLite's name for a database without a file
                 self._lock = locked(self._path, self._kind.option)
             found = await self._run(lambda: self._connect(read))
         except (OSError, sqlite3.Error, ValueError) as error:
@@ -99,9 +100,20 @@ class Database:
         def transaction(db: sqlite3.Connection) -> _T:
             _begin(db)
             with committing(db):
-                return work(db)
+                result = work(db)
+                failpoints.hit(f"{self._kind.name}-in-commit")
+                return result
 
         return await self.do(transaction, within_s)
+
+    async def write_all(self, statements: Iterable[tuple[str, tuple[Any, ...]]]) -> None:
+        """Run statements, each with its values, in one transaction. Raise what `do` raises."""
+
+        def work(db: sqlite3.Connection) -> None:
+            for statement, values in statements:
+                db.execute(statement, values)
+
+        await self.write(work)
 
     async def _run(self, work: Callable[[], _T]) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)

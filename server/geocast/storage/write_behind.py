@@ -1,4 +1,4 @@
-"""Write behind: what is noted is written soon, in order, and a disk that fails or hangs delays nobody for long.
+"""Writing in the background: notes are written soon and in order, and a disk that fails delays nobody for long.
 
 Rule 1  Notes are written in the order in which they were made, one transaction at a time. One sync of the disk serves
         all notes that have come since the last one. A later note about the same key replaces an earlier one.

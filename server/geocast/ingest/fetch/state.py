@@ -18,7 +18,6 @@ from dataclasses import astuple, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from ... import failpoints
 from ...model.errors import ConfigError, StoreUnavailable
 from ...storage.sqlite import Database, FileKind, describe
 from ...storage.write_behind import WriteBehind
@@ -231,13 +230,7 @@ class FetchState(WriteBehind[tuple[str, bytes], tuple[str, tuple[Any, ...]]]):
                 await self._open()
             except ConfigError as error:
                 raise StoreUnavailable(describe(error.__cause__ or error)) from None
-
-        def work(db: sqlite3.Connection) -> None:
-            for statement, values in notes.values():
-                db.execute(statement, values)
-            failpoints.hit("fetch-in-commit")
-
-        await self._db.write(work)
+        await self._db.write_all(notes.values())
 
 
 def _read(db: sqlite3.Connection) -> tuple[list[TrackedEntry], dict[str, Validators]]:

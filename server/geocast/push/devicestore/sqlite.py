@@ -23,7 +23,6 @@ from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from pathlib import Path
 from typing import IO, TypeVar
 
-from ... import failpoints
 from ...storage.sqlite import Database, FileKind, locked
 from . import Change, DeliveryRecord, Found, Limits, Put, PutResult, RegistrationKey, StoredDevice, read_line, shard_of
 
@@ -207,12 +206,7 @@ class SqliteDevices:
         return [Change(device, note) for _, writer, device, note in rows if writer != self._writer], is_whole
 
     async def _write(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
-        def until_commit(db: sqlite3.Connection) -> _T:
-            result = work(db)
-            failpoints.hit("push-in-commit")
-            return result
-
-        return await self._db.write(until_commit, ANSWER_S)
+        return await self._db.write(work, ANSWER_S)
 
     async def _do(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
         return await self._db.do(work, ANSWER_S)
