@@ -20,7 +20,6 @@ import msgpack
 
 from ..model import call as calls
 from ..model.alert import (
-    NOTHING_CONFIRMED,
     AcceptedTerms,
     Alert,
     AlertText,
@@ -52,9 +51,10 @@ def encode(entry: Entry | CallEntry) -> bytes:
 
 
 def _map(entry: Entry | CallEntry) -> dict[str, Any]:
-    if isinstance(entry, CallEntry):
-        return _call(entry)
-    return _revision(entry) if isinstance(entry, Revision) else _cancel(entry)
+    if isinstance(entry, Revision):
+        return _revision(entry)
+    members = _OF_CALL if isinstance(entry, CallEntry) else _OF_CANCEL
+    return {"kind": kind_of(entry), **_written(entry, members)}
 
 
 def begins(kind: str) -> bytes:
@@ -91,7 +91,7 @@ def decode(data: bytes, alert_id: str, revision: int, ends_at: int) -> Entry | O
             return OtherKind(alert_id, revision, ends_at)
         if kind in calls.KINDS:
             return _to_call(fields, alert_id, revision)
-        return _to_revision(fields) if kind == "revision" else _to_cancel(fields)
+        return _to_revision(fields) if kind == "revision" else Cancel(**_read(fields, _OF_CANCEL))
     # Catch all exceptions: msgpack raises its own, and members with wrong values raise KeyError, TypeError and others.
     except Exception as error:
         raise ValueError(f"not an entry: {type(error).__name__}") from None
@@ -128,22 +128,19 @@ def _revision(entry: Revision) -> dict[str, Any]:
     return {
         "kind": "revision",
         "id": alert.id,
-        "revision": entry.revision,
-        "source": entry.source,
-        "issued_at": entry.issued_at,
+        **_written(entry, _NEEDED_OF_REVISION),
         "terms": _terms(entry.terms),
         **_written(alert, _NEEDED),
         **rules,
-        **_confirm(alert.confirm),
-        **_origin(entry.origin),
+        **_written(alert, [_CONFIRM]),
+        **_written(entry, [_ORIGIN]),
         **_written(alert, _OPTIONAL),
-        **_proof(entry.proof),
-        **_issuer(entry),
+        **_written(entry, _SIGNED),
     }
 
 
-def _written(source: Alert | AlertText, members: Iterable["_Stored"]) -> dict[str, Any]:
-    """Return a dict with the stored values of some members of an alert or a text.
+def _written(source: object, members: Iterable["_Stored"]) -> dict[str, Any]:
+    """Return a dict with the stored values of some members of a dataclass.
 
     Members that have their default values are omitted.
     """
@@ -173,26 +170,16 @@ def _to_revision(fields: dict[str, Any]) -> Revision:
     if fields.get("texts"):
         first, *others = fields["texts"]
         fields = fields | {"texts": [first | {name: fields[name] for name in _IN_ENTRY}, *others]}
-    alert = Alert(
-        id=text(fields["id"]), confirm=_to_confirm(fields), **_read(fields, _NEEDED), **_read(fields, _OPTIONAL)
-    )
     title, default_age_ms, location_resolution, *more = fields["terms"]
-    return Revision(
-        alert,
-        integer(fields["revision"]),
-        text(fields["source"]),
-        _time(fields["issued_at"]),
-        AcceptedTerms(
-            text(title),
-            integer(default_age_ms),
-            resolution(location_resolution),
-            integer(fields.get("rules", 1)),
-            integer(more[0]) if more else 0,
-        ),
-        _to_origin(fields.get("origin")),
-        _to_proof(fields),
-        text(fields.get("issuer") or ""),
+    terms = AcceptedTerms(
+        text(title),
+        integer(default_age_ms),
+        resolution(location_resolution),
+        integer(fields.get("rules", 1)),
+        integer(more[0]) if more else 0,
     )
+    alert = Alert(id=text(fields["id"]), **_read(fields, _OF_ALERT))
+    return Revision(alert=alert, terms=terms, **_read(fields, _OF_REVISION))
 
 
 def _read(fields: Mapping[str, Any], members: Iterable["_Stored"]) -> dict[str, Any]:
@@ -212,96 +199,24 @@ def _to_approval(elements: Sequence[Any]) -> Approval:
     return Approval(text(reviewer), _time(approved_at))
 
 
-def _confirm(confirm: Confirm) -> dict[str, Any]:
-    """Return {"confirm": …}, which says what a person confirmed, or {} if nothing was confirmed."""
-    members = {"area_km2": confirm.area_km2, "text": list(confirm.text)}
-    return {"confirm": members} if confirm != NOTHING_CONFIRMED else {}
-
-
-def _to_confirm(fields: Mapping[str, Any]) -> Confirm:
-    members = fields.get("confirm", {})
+def _to_confirm(members: Mapping[str, Any]) -> Confirm:
     area_km2 = members.get("area_km2")
     return Confirm(None if area_km2 is None else float(area_km2), tuple(map(text, members.get("text", ()))))
 
 
-def _origin(origin: Origin | None) -> dict[str, Any]:
-    """Return {"origin": …}, the CAP message from which the entry was made, or {} if it was not made from one."""
-    return {} if origin is None else {"origin": [origin.sender, origin.identifier, origin.blocks]}
-
-
-def _to_origin(elements: Sequence[Any] | None) -> Origin | None:
-    if elements is None:
-        return None
+def _to_origin(elements: Sequence[Any]) -> Origin:
     sender, identifier, blocks, *_ = elements
     return Origin(text(sender), text(identifier), integer(blocks))
 
 
-def _proof(proof: ApprovalProof | None) -> dict[str, Any]:
-    """Return {"proof": …}, the form (the text that reviewers signed) with its signatures, or {} if none (NC7)."""
-    if proof is None:
-        return {}
-    signatures = [[each.protected, each.signature] for each in proof.signatures]
-    return {"proof": {"form": proof.form, "signatures": signatures}}
+def _from_proof(proof: ApprovalProof) -> dict[str, Any]:
+    """Return the form (the text that reviewers signed) with its signatures in their stored form (NC7)."""
+    return {"form": proof.form, "signatures": [[each.protected, each.signature] for each in proof.signatures]}
 
 
-def _to_proof(fields: Mapping[str, Any]) -> ApprovalProof | None:
-    members = fields.get("proof")
-    if members is None:
-        return None
+def _to_proof(members: Mapping[str, Any]) -> ApprovalProof:
     signatures = tuple(Signature(text(protected), text(mac)) for protected, mac, *_ in members["signatures"])
     return ApprovalProof(text(members["form"]), signatures)
-
-
-def _issuer(entry: Entry) -> dict[str, Any]:
-    """Return {"issuer": …}, the issuer of the publisher's token, or {} if the issuer is an empty string (HD5)."""
-    return {"issuer": entry.issuer} if entry.issuer else {}
-
-
-def _cancel(entry: Cancel) -> dict[str, Any]:
-    into = {"into": entry.into} if entry.into else {}  # omitted if empty: the same bytes as in older releases
-    return {
-        "kind": "cancel",
-        "id": entry.id,
-        "revision": entry.revision,
-        "reason": entry.reason,
-        "approval": [entry.approval.reviewer, entry.approval.approved_at],
-        "source": entry.source,
-        "cancelled_at": entry.cancelled_at,
-        "ends_at": entry.ends_at,
-        **_confirm(entry.confirm),
-        **into,
-        **_proof(entry.proof),
-        **_issuer(entry),
-    }
-
-
-def _to_cancel(fields: dict[str, Any]) -> Cancel:
-    return Cancel(
-        id=text(fields["id"]),
-        revision=integer(fields["revision"]),
-        reason=text(fields["reason"]),
-        approval=_to_approval(fields["approval"]),
-        source=text(fields["source"]),
-        cancelled_at=_time(fields["cancelled_at"]),
-        ends_at=_time(fields["ends_at"]),
-        confirm=_to_confirm(fields),
-        into=text(fields.get("into") or ""),
-        proof=_to_proof(fields),
-        issuer=text(fields.get("issuer") or ""),
-    )
-
-
-def _call(entry: CallEntry) -> dict[str, Any]:
-    sealed_as = {"sealed_as": entry.sealed_as} if entry.sealed_as else {}
-    return {
-        "kind": entry.kind,
-        "id": entry.id,
-        "revision": entry.revision,
-        "ends_at": entry.ends_at,
-        "plain": entry.plain,
-        "sealed": entry.sealed,
-        **sealed_as,
-    }
 
 
 def _to_call(fields: dict[str, Any], call_id: str, revision: int) -> CallEntry:
@@ -310,22 +225,14 @@ def _to_call(fields: dict[str, Any], call_id: str, revision: int) -> CallEntry:
     Its body and its encrypted part stay encoded, because readers check them (LogC2). Raise ValueError if the id in
     `fields` is not `call_id`, or the number is not `revision`.
     """
-    if (fields["id"], integer(fields["revision"])) != (call_id, revision):
+    entry = CallEntry(kind=fields["kind"], **_read(fields, _OF_CALL))
+    if (entry.id, entry.revision) != (call_id, revision):
         raise ValueError("another place")
-    sealed, sealed_as = _bytes(fields["sealed"]), integer(fields.get("sealed_as", 0))
-    if not sealed:
+    if not entry.sealed:
         raise ValueError("not sealed")
-    if sealed_as and not (fields["kind"] in calls.MOVED and 0 < sealed_as < revision):
+    if entry.sealed_as and not (entry.kind in calls.MOVED and 0 < entry.sealed_as < revision):
         raise ValueError("sealed for another place")
-    return CallEntry(
-        id=call_id,
-        revision=revision,
-        ends_at=_time(fields["ends_at"]),
-        kind=fields["kind"],
-        plain=_bytes(fields["plain"]),
-        sealed=sealed,
-        sealed_as=sealed_as,
-    )
+    return entry
 
 
 def _bytes(value: object) -> bytes:
@@ -341,27 +248,35 @@ def _time(value: object) -> int:
     return integer(value)
 
 
-# ---- how the members of alerts and texts are stored, by type -------------------------------------------------------
+# ---- how the members of entries, alerts and texts are stored, by type ----------------------------------------------
 
 _Convert = Callable[[Any], Any]
 # _WRITE and _READ convert values, by the type of the member. _READ needs an item for every type that members have;
 # otherwise importing this module raises KeyError. Values of types that are not in _WRITE are stored unchanged.
 _READ: Mapping[Any, _Convert] = {
     **CHECKS,
+    int: integer,
+    bytes: _bytes,
     TimeMs: _time,
     tuple[Shape, ...]: lambda maps: tuple(map(to_shape, maps)),
     Approval: _to_approval,
+    ApprovalProof: _to_proof,
+    Confirm: _to_confirm,
+    Origin: _to_origin,
     tuple[AlertText, ...]: _to_texts,
 }
 _WRITE: Mapping[Any, _Convert] = {
     tuple[Shape, ...]: lambda area: [shape.to_map() for shape in area],
     Approval: lambda approval: [approval.reviewer, approval.approved_at],
+    ApprovalProof: _from_proof,
+    Confirm: lambda confirm: {"area_km2": confirm.area_km2, "text": list(confirm.text)},
+    Origin: lambda origin: [origin.sender, origin.identifier, origin.blocks],
     tuple[AlertText, ...]: _text_maps,
 }
 
 
 class _Stored(NamedTuple):
-    """Describes how one member of an alert or of a text is stored.
+    """Describes how one member of an entry, an alert or a text is stored.
 
     `write` converts the member's value to its stored form; it is None if the value is stored unchanged. `read` converts
     the stored form back. `default` is MISSING if the member has no default value.
@@ -373,17 +288,26 @@ class _Stored(NamedTuple):
     default: Any
 
 
-def _stored(member: Member) -> _Stored:
+def _stored(members: Iterable[Member]) -> tuple[_Stored, ...]:
+    return tuple(_Stored(each.name, _WRITE.get(each.type), _reader(each), each.default) for each in members)
+
+
+def _reader(member: Member) -> _Convert:
     read = _READ[member.type]
-    return _Stored(member.name, _WRITE.get(member.type), _or_none(read) if member.may_be_none else read, member.default)
+    if member.default == "":
+        return lambda value: read(value or "")
+    return (lambda value: None if value is None else read(value)) if member.may_be_none else read
 
 
-def _or_none(read: _Convert) -> _Convert:
-    return lambda value: None if value is None else read(value)
-
-
-_ALERT = members_of(Alert, without=("id", "confirm"))
-_NEEDED = tuple(_stored(each) for each in _ALERT if not each.is_optional)
-_OPTIONAL = tuple(_stored(each) for each in _ALERT if each.is_optional)
-_OF_TEXT = tuple(map(_stored, members_of(AlertText)))
+# In the order in which they are stored; the members of an alert are stored between those of its revision.
+_OF_TEXT = _stored(members_of(AlertText))
+_OF_CALL = _stored(members_of(CallEntry, without=("kind",)))
+_OF_CANCEL = _stored(members_of(Cancel))
+_OF_REVISION = _stored(members_of(Revision, without=("alert", "terms")))
+_OF_ALERT = _stored(members_of(Alert, without=("id",)))
+_NEEDED_OF_REVISION, _NEEDED = (
+    tuple(each for each in members if each.default is MISSING) for members in (_OF_REVISION, _OF_ALERT)
+)
+_ORIGIN, *_SIGNED = _OF_REVISION[len(_NEEDED_OF_REVISION) :]
+_CONFIRM, *_OPTIONAL = _OF_ALERT[len(_NEEDED) :]
 _IN_ENTRY = ("headline", "description")  # the members of the first text that are stored in the entry itself

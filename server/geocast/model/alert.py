@@ -312,8 +312,8 @@ class Cancel:
     reason: str
     approval: Approval
     source: str
-    cancelled_at: int
-    ends_at: int
+    cancelled_at: TimeMs
+    ends_at: TimeMs
     confirm: Confirm = NOTHING_CONFIRMED
     into: str = ""
     proof: ApprovalProof | None = None
@@ -350,7 +350,7 @@ class OtherKind:
 
     id: str
     revision: int
-    ends_at: int
+    ends_at: TimeMs
 
 
 @dataclass(frozen=True, slots=True)
