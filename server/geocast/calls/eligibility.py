@@ -1,6 +1,6 @@
 """Requests for a seat (a responder's assignment to a call), and the reasons to refuse one (RV4)."""
 
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 from ..clock import Now
 from ..geometry.sphere import limit_chord2, unit_vector
@@ -9,7 +9,6 @@ from .state import CallState
 
 Refusal = Literal["over", "held-off", "full", "far"]
 Reason = Literal["full", "over", "left", "far", "held-off"]  # why a `standdown` is sent
-REASONS: tuple[Reason, ...] = get_args(Reason)
 MAX_REACH_M = 500.0  # largest uncertainty of a location that counts for calls (RQ5)
 
 Here = tuple[float, float, float]  # where a responder is: latitude and longitude in degrees, uncertainty in metres

@@ -28,7 +28,7 @@ Rule 4  A seat belongs to a person, who is identified by issuer and `sub`. A ses
 """
 
 import contextlib
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from random import random
 from typing import NamedTuple
@@ -119,7 +119,7 @@ class CallHub(OwedMessages):
         """
         super().__init__(capacity, open_, aeds, observe)
         self.failed = 0  # how many entries could not be decrypted
-        self.answers: Counter[str] = Counter()
+        self.answers = {"accept": 0, "decline": 0}
         self._ask = ask
         self._returning: deque[tuple[float, Responder]] = deque()  # (kept until, who holds unknown calls)
         self._look_at = 0.0

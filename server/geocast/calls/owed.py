@@ -20,12 +20,12 @@ Rule 3  Only the conditions in `_is_notified` decide which sessions a call notif
 Rule 4  The exact place is decrypted only while a task is written, and is not kept in memory (RZ2).
 """
 
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 from ..clock import Now
-from ..model.call import Person
+from ..model.call import Person, Role
 from .aeds import Aeds
 from .delivery import OWED, CallDelivery, Has, Stands, stands
 from .eligibility import Reason, SeatRequest, may_see, refusal
@@ -49,8 +49,8 @@ class OwedMessages(Calls):
     def __init__(self, capacity: int, open_: Open, aeds: Aeds, observe: Callable[[str, float], None]) -> None:
         self.calls = CallRegistry()
         self.rings = 0  # how many `call` messages were sent
-        self.standdowns: Counter[Reason] = Counter()
-        self.seats: Counter[str] = Counter()  # by role: how often an `accept` was answered by a task
+        self.standdowns: dict[Reason, int] = dict.fromkeys(get_args(Reason), 0)
+        self.seats: dict[str, int] = dict.fromkeys(get_args(Role), 0)  # how often an `accept` was answered by a task
         self._open = open_
         self._aeds = aeds
         self._observe = observe

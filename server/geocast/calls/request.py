@@ -96,7 +96,7 @@ class RequestedCall:
     occurred_at: int
     expires_at: int | None
     place: ExactPlace = field(repr=False)
-    replaces: int
+    replaces: int = 0
 
     def near(self, resolution: int, held: Circle | None) -> Circle:
         """Return the circle that is published instead of the exact place (RZ6).
@@ -149,17 +149,11 @@ def _validate(model: type[_Model], body: Mapping[str, Any], found: Sequence[Viol
 def _requested(model: CallRequest) -> RequestedCall:
     place = model.place
     texts = (text or None for text in (place.address, place.access, place.callback_phone))
-    return RequestedCall(
-        id=model.id,
-        category=model.category,
-        headline=model.headline,
-        status=model.status,
-        occurred_at=model.occurred_at,
-        expires_at=model.expires_at if "expires_at" in model.model_fields_set else None,
-        # Adding 0.0 turns -0.0 into 0.0 (L3), and changes no other number.
-        place=ExactPlace(place.lat + 0.0, place.lng + 0.0, place.kind, *texts),
-        replaces=getattr(model, "replaces", 0),
-    )
+    # Adding 0.0 turns -0.0 into 0.0 (L3), and changes no other number.
+    changed: dict[str, Any] = {"place": ExactPlace(place.lat + 0.0, place.lng + 0.0, place.kind, *texts)}
+    if "expires_at" not in model.model_fields_set:
+        changed["expires_at"] = None
+    return RequestedCall(**dict(model) | changed)
 
 
 # ---- what the policy can check in a body with errors ---------------------------------------------------------------

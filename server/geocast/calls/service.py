@@ -26,7 +26,7 @@ Rule 3  A call belongs to the dispatcher who opened it, identified by issuer and
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
-from copy import copy
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from ..alertlog import AlertLog
@@ -84,41 +84,33 @@ class CallOutcome(NamedTuple):
     created: bool
 
 
+@dataclass(eq=False, repr=False)
 class CallService:
     """Makes all decisions about calls that dispatchers, or the responders of this process, ask for.
 
     The methods for dispatchers raise Problem if the request is refused. All methods raise LogUnavailable if the outcome
     is unknown, for instance because this node can't decrypt the entries.
+
+    The entries of calls are encrypted with the first of `keys`. `appended` is called with each entry that was stored,
+    to wake the processes that follow the log. `aeds` are the defibrillators that responders can fetch. `openers` counts
+    the open calls of each dispatcher.
     """
 
-    def __init__(
-        self,
-        alert_log: AlertLog,
-        policy: Policy,
-        keys: CallKeys,
-        clock: Clock,
-        appended: Callable[[CallEntry], None] = lambda _entry: None,
-        aeds: Aeds = NO_AEDS,
-        openers: Openers | None = None,
-    ) -> None:
-        """Create a service that writes the entries of calls to `alert_log`, encrypted with the first of `keys`.
+    log: AlertLog
+    policy: Policy
+    keys: CallKeys
+    clock: Clock
+    appended: Callable[[CallEntry], None] = lambda _entry: None
+    aeds: Aeds = NO_AEDS
+    openers: Openers | None = None
 
-        `appended` is called with each entry that was stored, to wake the processes that follow the log. `aeds` are the
-        defibrillators that responders can fetch. `openers` counts the open calls of each dispatcher.
-        """
-        self._log = alert_log
-        self._writer = OptimisticWriter[CallEntry](alert_log, appended, _OVERTAKEN)
-        self._policy = policy
-        self._keys = keys
-        self._clock = clock
-        self._aeds = aeds
-        self._openers = openers or Openers(alert_log, 1.0)
+    def __post_init__(self) -> None:
+        self._writer = OptimisticWriter[CallEntry](self.log, self.appended, _OVERTAKEN)
+        self._openers = self.openers or Openers(self.log, 1.0)
 
     def with_config(self, policy: Policy, keys: CallKeys) -> "CallService":
         """Return a copy of this service with another policy and other keys. Requests in progress keep the old ones."""
-        after: CallService = copy(self)
-        after._policy, after._keys = policy, keys
-        return after
+        return replace(self, policy=policy, keys=keys)
 
     # ---- requests from dispatchers ------------------------------------------------------------------------------
 
@@ -127,12 +119,12 @@ class CallService:
         try:
             request = parse_call(body)
         except Invalid as invalid:
-            judged = self._policy.call_violations(invalid.facts(), self._now_ms())
+            judged = self.policy.call_violations(invalid.facts(), self._now_ms())
             raise Problem.of([*invalid.violations, *judged]) from None
 
         def decide(history: Sequence[Entry | OtherKind]) -> Plan[CallOutcome, CallEntry]:
             if history:
-                return Plan(self._repeated_opening(request, opened_chain(self._keys, history)))
+                return Plan(self._repeated_opening(request, opened_chain(self.keys, history)))
             opening = self._new_opening(request, dispatcher)
             entry = self._seal(request.id, 1, opening.expires_at, opening, request.place)
             return Plan(CallOutcome(content_answer(entry, opening, request.headline), created=True), [entry])
@@ -142,7 +134,7 @@ class CallService:
             with self._openers.shares.place(dispatcher.subject, own, of_all):
                 return await self._writer.append(entries)
 
-        return await self._writer.decide_and_append(lambda: self._log.history(request.id), decide, append)
+        return await self._writer.decide_and_append(lambda: self.log.history(request.id), decide, append)
 
     async def revise(self, call_id: str, body: Mapping[str, Any], dispatcher: Requester) -> CallOutcome:
         """Give a call new content. If an earlier, equal request has done so already, return the same answer as then."""
@@ -196,12 +188,12 @@ class CallService:
         If the dispatcher's token allows changing the calls of others, yield the states of all open calls. There may be
         a thousand calls, so other tasks may run before each one.
         """
-        for call_id in await self._log.open_calls(self._now_ms()):
+        for call_id in await self.log.open_calls(self._now_ms()):
             await asyncio.sleep(0)  # let other tasks run, which reading a log in memory does not
             call = (await self._chain(call_id)).call
             if call is None or not dispatcher.may_change(call.opening.issuer, call.opening.source):
                 continue
-            if call.is_open(self._clock.now()):
+            if call.is_open(self.clock.now()):
                 yield await self._state_answer(call)
 
     # ---- requests from responders, and scheduled changes -----------------------------------------------------------
@@ -215,7 +207,7 @@ class CallService:
         def decide(chain: DecryptedChain) -> Plan[Refusal | None, CallEntry]:
             if (call := chain.call) is None:
                 return Plan("over")
-            now = self._clock.now()
+            now = self.clock.now()
             if seat_request.person in call.seats and call.is_open(now) and is_wanted(call, seat_request.quals):
                 return Plan(None)
             busy = seat_request.busy or _seats_released(chain, seat_request.person) >= MOST_RETURNS
@@ -262,7 +254,7 @@ class CallService:
         Do nothing if `ring` is not the next index, or if the call needs no more responders. If another writer's entry
         is stored first, do not try again, because that entry may have widened the radius already.
         """
-        chain, now = await self._complete_chain(call_id), self._clock.now()
+        chain, now = await self._complete_chain(call_id), self.clock.now()
         call = chain.call
         if call is None or not call.is_open(now) or call.full:
             return
@@ -309,7 +301,7 @@ class CallService:
         def plan(chain: DecryptedChain) -> Plan[None, CallEntry]:
             if not chain.number:
                 raise LogUnavailable("this call is missing in the log; lost entries will be put back")
-            call, now = chain.call, self._clock.now()
+            call, now = chain.call, self.clock.now()
             if call is None or not call.is_open(now) or (parts := decide(call, now)) is None:
                 return Plan(None)
             return Plan(None, [self._next_entry(chain, call, *parts)])
@@ -319,7 +311,7 @@ class CallService:
     # ---- reading and writing the entries of a call -----------------------------------------------------------------
 
     async def _chain(self, call_id: str) -> DecryptedChain:
-        return opened_chain(self._keys, await self._log.history(call_id))
+        return opened_chain(self.keys, await self.log.history(call_id))
 
     async def _complete_chain(self, call_id: str) -> DecryptedChain:
         """Return a call with all its entries decrypted, or none if the log has no such call.
@@ -352,7 +344,7 @@ class CallService:
         Raise Problem: 404 if there is no such call, 403 if it belongs to another dispatcher, 410 if it is over.
         """
         call = self._visible(chain, dispatcher)
-        if not call.is_open(self._clock.now()):
+        if not call.is_open(self.clock.now()):
             raise Problem(problems.CALL_ENDED)
         return call
 
@@ -360,9 +352,9 @@ class CallService:
         return self._seal(call.id, chain.number + 1, call.opening.expires_at, body, secret)
 
     def _seal(self, call_id: str, number: int, ends_at: int, body: Body, secret: Secret) -> CallEntry:
-        if not self._keys:
+        if not self.keys:
             raise LogUnavailable("there is no key to encrypt with")
-        return sealed(self._keys, call_id, number, ends_at, body, secret)
+        return sealed(self.keys, call_id, number, ends_at, body, secret)
 
     # ---- the contents of calls -------------------------------------------------------------------------------------
 
@@ -393,7 +385,7 @@ class CallService:
         return []
 
     def _opening_violations(self, request: RequestedCall) -> list[Violation]:
-        violations = self._policy.call_violations(request.facts(), self._now_ms())
+        violations = self.policy.call_violations(request.facts(), self._now_ms())
         if request.id.startswith(RESERVED):
             detail = f"must not begin with {RESERVED}: such ids are of alerts that come from messages of CAP"
             violations = [Violation(problems.INVALID_VALUE, "/id", detail), *violations]
@@ -401,7 +393,7 @@ class CallService:
 
     def _content_violations(self, facts: PolicyFacts, call: CallState) -> list[Violation]:
         lasts_s = call.opening.terms.max_age_s
-        return self._policy.call_violations(facts, self._now_ms(), Lasting(lasts_s, lasts_s), call.opening.expires_at)
+        return self.policy.call_violations(facts, self._now_ms(), Lasting(lasts_s, lasts_s), call.opening.expires_at)
 
     def _new_opening(
         self,
@@ -422,7 +414,7 @@ class CallService:
             violations = [*changed, *self._content_violations(request.facts(), call)]
         if violations:
             raise Problem.of(violations)
-        terms = self._policy.calls[request.category].terms(request.place.kind) if call is None else call.opening.terms
+        terms = self.policy.calls[request.category].terms(request.place.kind) if call is None else call.opening.terms
         mine = (dispatcher.issuer, dispatcher.sub)
         issuer, source = mine if call is None else (call.opening.issuer, call.opening.source)
         by_issuer, by = ("", None) if mine == (issuer, source) else mine
@@ -447,7 +439,7 @@ class CallService:
 
         It is the category's title instead of the requested headline if that headline may identify somebody (RY3).
         """
-        pii = self._policy.pii
+        pii = self.policy.pii
         return terms.title if pii is not None and pii.find(headline) else headline
 
     def _has_same_content(self, request: RequestedCall, body: Opening, place: Secret) -> bool:
@@ -487,16 +479,16 @@ class CallService:
         place = _exact_place(chain, call)
         if place is None or seat_request.here is None:
             return None
-        near = self._aeds.near(place.lat, place.lng, call.opening.terms.aed_m)
+        near = self.aeds.near(place.lat, place.lng, call.opening.terms.aed_m)
         taken = {seat.aed for seat in call.seats.values() if seat.aed is not None}
         chosen = fetch_of(near, seat_request.here[:2], (place.lat, place.lng), taken)
         return None if chosen is None else near[chosen].id
 
     async def _state_answer(self, call: CallState) -> CallStateOut:
-        return state_map(call, await self._log.counts(call.id), self._clock.now())
+        return state_map(call, await self.log.counts(call.id), self.clock.now())
 
     def _now_ms(self) -> int:
-        return self._clock.now().wall_ms
+        return self.clock.now().wall_ms
 
 
 def _exact_place(chain: DecryptedChain, call: CallState) -> ExactPlace | None:

@@ -21,7 +21,7 @@ Rule 6  A call that has expired by both clocks is ended in the log (RZ4), by the
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterator, Mapping
 from functools import partial
 from math import inf
 from random import random
@@ -37,7 +37,7 @@ from ..model.call import CallEntry, Person, SeatState
 from ..model.errors import LogUnavailable
 from .aeds import NO_AEDS, Aeds
 from .decrypted_chain import opened
-from .eligibility import REASONS, Refusal, SeatRequest
+from .eligibility import Refusal, SeatRequest
 from .encryption import CallKeys
 from .hub import AcceptRequest, CallHub, LogRequest, ReleaseRequest, ReportRequest, RestoreRequest
 from .live_call import MAX_LIFE_S, LiveCall
@@ -52,8 +52,6 @@ END_S = 1.0  # time between two searches for expired calls
 END_JITTER_S = 0.1  # longest random delay before an end is written, so that only one process writes it
 RESTORE_S = 3.0  # wait this long before restoring seats: the log may put back lost entries by itself
 RETRY_S, RETRY_MOST_S = 0.25, 2.0  # first and longest pause between two tries if the log is unavailable
-ROLES = ("cpr", "aed")
-ANSWERS = ("accept", "decline")
 
 
 class CallDecisions(Protocol):
@@ -303,15 +301,9 @@ class CallWorker:
         yield gauge("calls_unanswered", "Calls open for a minute of which nobody holds a seat", calls.unanswered(now))
         yield counter("call_rings", "Rings handed to transports", hub.rings)
         yield counter("call_widenings", "Times that this process has tried to widen a ring", self.widenings)
-        yield counters("call_answers", "What responders have said", "answer", _each(ANSWERS, hub.answers))
-        yield counters("call_seats", "Accepts that were answered with a task", "role", _each(ROLES, hub.seats))
-        yield counters("call_standdowns", "Standdowns sent", "reason", _each(REASONS, hub.standdowns))
+        yield counters("call_answers", "What responders have said", "answer", hub.answers.items())
+        yield counters("call_seats", "Accepts that were answered with a task", "role", hub.seats.items())
+        yield counters("call_standdowns", "Standdowns sent", "reason", hub.standdowns.items())
         text = "Calls that have not expired and have entries that no key opens"
         yield gauge("calls_degraded", text, calls.degraded(now))
         yield counter("call_unsealed_failed", "Entries of calls that could not be opened", hub.failed)
-
-
-def _each(names: Iterable[str], counted: Mapping[Any, int]) -> list[tuple[str, float]]:
-    """Return a list of pairs (name, count), with the count 0 for a name that was not counted yet."""
-
-    return [(name, counted.get(name, 0)) for name in names]

@@ -91,7 +91,7 @@ def test_times_to_first_notification_answer_and_seat_are_measured_once(quarter):
     quarter.hub.on_answer(request, None, quarter.clock.now())
     quarter.accept("r-1")
     assert quarter.took == [("first_ring", 0.5), ("accept", 0.25), ("first_seat", 0.75)]
-    assert quarter.hub.seats == {"cpr": 1}
+    assert quarter.hub.seats == {"cpr": 1, "aed": 0}
     quarter.open("c-2")
     assert quarter.hub.calls.unanswered(quarter.clock.now()) == 0
     quarter.clock.advance(UNANSWERED_S)
