@@ -39,7 +39,7 @@ from bench.rounds import gather
 from bench.runs import Bench, Place
 from geocast.alertlog import AlertLog, codec
 from geocast.alertlog.redis_streams import RedisStreamsLog
-from geocast.alertlog.sqlite import SqliteLog
+from geocast.alertlog.sqlite.log import SqliteLog
 from geocast.clock import Now, SystemClock
 from geocast.matching.filters import EVERYTHING
 from geocast.model.alert import AcceptedTerms, Alert, Approval, Circle, KnownShape, Revision

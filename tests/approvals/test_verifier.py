@@ -20,7 +20,7 @@ from geocast.alertlog import TrustAll, codec
 from geocast.alertlog.memory import MemoryLog
 from geocast.alertlog.redis_streams import RedisStreamsLog
 from geocast.alertlog.redis_streams.stored import Stored
-from geocast.alertlog.sqlite import SqliteLog
+from geocast.alertlog.sqlite.log import SqliteLog
 from geocast.approvals import form
 from geocast.approvals import verifier as verifier_module
 from geocast.approvals.verifier import REASONS, ApprovalVerifier

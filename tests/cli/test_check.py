@@ -16,7 +16,7 @@ from support.ports import a_free_port
 from support.redis_server import RedisServer, missing
 
 from geocast import cli
-from geocast.alertlog.sqlite_file import opened
+from geocast.alertlog.sqlite.log_file import opened
 from geocast.auth.tokens import make_key, sign
 from geocast.cli.check import without_secrets
 

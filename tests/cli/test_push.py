@@ -7,7 +7,7 @@ import pytest
 from support.ports import a_free_port
 
 from geocast.alertlog import tail
-from geocast.alertlog.sqlite_file import opened
+from geocast.alertlog.sqlite.log_file import opened
 
 
 @pytest.fixture

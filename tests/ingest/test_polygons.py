@@ -8,7 +8,8 @@ from support.publisher import PublisherHarness, slugs
 
 from bench.hard_rings import zigzag
 from geocast import policy
-from geocast.alertlog import codec, sqlite
+from geocast.alertlog import codec
+from geocast.alertlog.sqlite import log as sqlite_log
 from geocast.geometry import published_polygon
 from geocast.geometry.sphere import publish_circle
 from geocast.ingest.publish import Publishing
@@ -260,7 +261,7 @@ def test_largest_polygons_fit_into_log_entry():
     desk = PublisherHarness(in_force=rivers(simplify_m=5_000))
     texts = {"headline": "\U0001f30a" * 140, "description": "\U0001f30a" * 1_000, "id": "a" * 128}
     _, entry = desk.publish(category="flood", area=[polygon(wavy(480)), *[CIRCLE] * 15], **texts)
-    assert 10_000 < len(codec.encode(entry)) < len(sqlite._PROBE)
+    assert 10_000 < len(codec.encode(entry)) < len(sqlite_log._PROBE)
 
 
 # ---- repeats and revisions ---------------------------------------------------------------------------------------

@@ -17,8 +17,8 @@ from geocast import tasks
 from geocast.alertlog import codec
 from geocast.alertlog.redis_streams import RedisStreamsLog, tail
 from geocast.alertlog.redis_streams.tail import RedisTail
-from geocast.alertlog.sqlite import SqliteLog
-from geocast.alertlog.sqlite_tail import SqliteTail
+from geocast.alertlog.sqlite.log import SqliteLog
+from geocast.alertlog.sqlite.tail import SqliteTail
 from geocast.model.errors import ConfigError, LogUnavailable
 from geocast.run.ledger import write
 
@@ -114,7 +114,7 @@ async def test_sqlite_tail_returns_unreadable_entry_without_decoded_content(path
     async with opened(SqliteLog(path)) as log:
         for entry in ENTRIES:
             await log.append(entry)
-        await log._write(lambda db: db.execute("UPDATE entry SET payload = x'00' WHERE position = 2").close())
+        await log._files.write(lambda db: db.execute("UPDATE entry SET payload = x'00' WHERE position = 2").close())
         found = await seen(SqliteTail(path), 4)
         assert [each.entry is None for each in found] == [False, True, False, False]
         assert (found[1].id, found[1].payload) == ("b-1", b"\0")

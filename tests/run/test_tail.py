@@ -12,7 +12,7 @@ from support.reviewers import AUDIENCE
 
 from geocast import policy
 from geocast.alertlog import codec
-from geocast.alertlog.sqlite import SqliteLog
+from geocast.alertlog.sqlite.log import SqliteLog
 from geocast.alertlog.tail import RawEntry
 from geocast.approvals.reviewers import NO_REVIEWERS
 from geocast.approvals.verifier import ApprovalVerifier

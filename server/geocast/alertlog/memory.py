@@ -33,6 +33,7 @@ from . import (
     may_follow,
     page,
 )
+from .decoding import believed
 
 _FOLLOWED = (Revision, Cancel, CallEntry)
 
@@ -108,8 +109,7 @@ class MemoryLog:
         )
 
     def _verified(self, entry: Entry | OtherKind) -> Entry | OtherKind:
-        place = f"number {entry.revision} of its alert"
-        return entry if isinstance(entry, OtherKind) else self.verifier.verify(entry, (entry.id, entry.revision), place)
+        return believed(entry, self.verifier, (entry.id, entry.revision), f"number {entry.revision} of its alert")
 
     async def live(self, now_ms: int, after: Cursor | None = None, limit: int = PAGE) -> Page:
         """Return a page of up to `limit` live alerts.

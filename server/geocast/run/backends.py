@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..alertlog import AlertLog, EntryVerifier
 from ..alertlog.memory import MemoryLog
-from ..alertlog.sqlite import SqliteLog
-from ..alertlog.sqlite_tail import SqliteTail
+from ..alertlog.sqlite.log import SqliteLog
+from ..alertlog.sqlite.tail import SqliteTail
 from ..alertlog.tail import LogTail, RawEntry, refuse_missing
 from ..config import REDIS_SCHEMES, FollowerSettings
 from ..model.errors import ConfigError, LogUnavailable

@@ -2,7 +2,7 @@
 
 Each of these processes has a file of its own, with an application id of its own. A file beside it is locked while the
 process runs; the kernel releases the lock when the process dies. The alert log, which several processes share, has
-other rules (`alertlog/sqlite_file`).
+other rules (`alertlog/sqlite`).
 """
 
 import asyncio

@@ -15,7 +15,8 @@ from alertlog.sqlite.tools import ENDS_MS, Opened, contents, edit, fill, run, wr
 from support.fakes import NOON_MS, FakeClock, a_revision, alert_request
 
 from geocast import policy
-from geocast.alertlog import RETENTION_MS, Counts, codec, sqlite, sqlite_file
+from geocast.alertlog import RETENTION_MS, Counts, codec, decoding
+from geocast.alertlog.sqlite import follower, log_file
 from geocast.auth.tokens import Requester
 from geocast.ingest.publish import Publishing
 from geocast.model.errors import ConfigError, LogUnavailable
@@ -49,7 +50,7 @@ def test_unreadable_row_is_skipped_and_counted_while_others_are_served(path, cap
                 assert list(await log.history("a-2")) == []
             assert log.quarantined == 1
             assert await log.tail() == 5
-            said = [record.getMessage() for record in caplog.records if record.name == sqlite.logger.name]
+            said = [record.getMessage() for record in caplog.records if record.name == decoding.logger.name]
             assert len(said) == 1
             assert "position 3" in said[0]
             assert await log.append(a_revision("a-5"))
@@ -78,7 +79,7 @@ def test_new_alert_with_id_of_unreadable_row_is_refused(path):
 
 def test_followers_continue_after_any_number_of_unreadable_rows(path, monkeypatch):
     """An empty batch means the end of the log, not a batch of unreadable rows (LogF2, LogR2)."""
-    monkeypatch.setattr(sqlite, "BATCH", 3)
+    monkeypatch.setattr(follower, "BATCH", 3)
     fill(path, 10)
     edit(path, ["UPDATE entry SET payload = x'00' WHERE position BETWEEN 3 AND 9"])
     assert contents(path) == (["a-0", "a-1", "a-9"], 7)
@@ -190,7 +191,7 @@ def test_columns_and_tables_of_later_release_are_ignored(path):
         async with Opened(path) as log:
             assert await log.append(a_revision("a-1"))
             await log.add_counts({"a-0": Counts(3, 2)})
-            log._write_failed = True
+            log._files.write_failed = True
             await log.add_counts({})
             assert await log.counts("a-0") == Counts(3, 2)
             assert [entry.id for entry in await entries(log)] == ["a-0", "a-1"]
@@ -235,10 +236,10 @@ def test_undamaged_file_is_not_changed(path):
 def test_file_of_later_version_is_refused(path):
     """`start` raises ConfigError and does not change the file."""
     fill(path, 3)
-    edit(path, [f"PRAGMA user_version = {sqlite_file.VERSION + 1}"])
+    edit(path, [f"PRAGMA user_version = {log_file.VERSION + 1}"])
     with pytest.raises(ConfigError, match=r"^log .*geocast\.db: made by a later version of geocast$"):
         contents(path)
-    edit(path, [f"PRAGMA user_version = {sqlite_file.VERSION}"])
+    edit(path, [f"PRAGMA user_version = {log_file.VERSION}"])
     assert len(contents(path)[0]) == 3
 
 
@@ -271,7 +272,7 @@ def a_broken_database(path):
     ids=["json", "a byte", "a header", "a database", "a marked database", "a broken database"],
 )
 def test_file_that_is_not_an_alert_log_is_refused_unchanged(tmp_path, make):
-    """Each start raises ConfigError; the file is not written, renamed or replaced (`sqlite_file`, Rule 1)."""
+    """Each start raises ConfigError; the file is not written, renamed or replaced (`log_file`, Rule 1)."""
     path = tmp_path / "keys.jwks"
     make(path)
     before = path.read_bytes()
@@ -294,7 +295,7 @@ def a_device(path):
 
 @pytest.mark.parametrize("make", [os.mkfifo, a_socket, a_device], ids=["a pipe", "a socket", "a device"])
 def test_special_file_is_refused_without_opening_it(tmp_path, make):
-    """Opening a pipe could block forever, and a device could be renamed (`sqlite_file`, Rule 1)."""
+    """Opening a pipe could block forever, and a device could be renamed (`log_file`, Rule 1)."""
     path = tmp_path / "log"
     make(path)
     with pytest.raises(ConfigError, match=r"^log .*log: is not a regular file$"):
@@ -324,7 +325,7 @@ def test_corrupt_log_is_recognized_by_application_id_schema_or_lock_file(path):
 
 
 def test_interrupted_repair_is_completed_at_next_start(path, monkeypatch):
-    """Between any two steps all readable rows are in one file that becomes the log (`sqlite_file`, Rule 3)."""
+    """Between any two steps all readable rows are in one file that becomes the log (`log_file`, Rule 3)."""
     damaged(path, lambda data, pages: zeroed(data, pages // 2, 1))
 
     def crash(_self, _target):
@@ -341,7 +342,7 @@ def test_interrupted_repair_is_completed_at_next_start(path, monkeypatch):
         with monkeypatch.context() as patched:
             patched.setattr(Path, "rename", some)
             with suppress(LogUnavailable):
-                sqlite_file.opened(path)[0].close()
+                log_file.opened(path)[0].close()
     ids, _ = contents(path)
     assert 900 <= len(ids) < 1000
     assert not list(path.parent.glob("*.mend*"))
@@ -398,9 +399,9 @@ async def test_failed_read_raises_log_unavailable_and_can_be_repeated(path):
 
     async with Opened(path) as log:
         await log.append(a_revision())
-        reader, log._reader = log._reader, Failing()
+        reader, log._files._reader = log._files._reader, Failing()
         for call in (read(log), log.history("a-1"), log.live(NOON_MS), log.tail(), log.counts("a-1")):
             with pytest.raises(LogUnavailable, match="disk I/O error"):
                 await call
-        log._reader = reader
+        log._files._reader = reader
         assert len(await read(log)) == 1

@@ -10,21 +10,23 @@ from alertlog.reading import entries, live
 from alertlog.sqlite.tools import ENDS_MS, Opened, contents, edit, fill, run, write
 from support.fakes import NOON_MS, a_cancel, a_revision
 
-from geocast.alertlog import Counts, Cursor, codec, sqlite
-from geocast.alertlog.sqlite import SqliteLog
+from geocast.alertlog import Counts, Cursor, append_queue, codec
+from geocast.alertlog.sqlite import connections, follower
+from geocast.alertlog.sqlite import log as sqlite_log
+from geocast.alertlog.sqlite.log import SqliteLog
 from geocast.model.errors import LogUnavailable
 
 
 class TestSqliteLog(DurableContract):
     """All rules of the port, with a file."""
 
-    modules = (sqlite,)
+    modules = (sqlite_log, follower)
 
     def new(self, tmp_path):
         return SqliteLog(tmp_path / "geocast.db")
 
     async def write(self, log, later):
-        write(log._path, later)
+        write(log._files.path, later)
 
 
 # ---- pages of live alerts ----------------------------------------------------------------------------------------
@@ -40,7 +42,7 @@ def steps_of_a_page(path, after):
 
     async def main():
         async with Opened(path) as log:
-            log._reader.set_progress_handler(count, 10)
+            log._files._reader.set_progress_handler(count, 10)
             page = await log.live(NOON_MS, after, 50)
             assert len(page.revisions) == 50
 
@@ -73,13 +75,13 @@ def test_database_file_of_older_release_gets_index_for_pages(path):
 def test_concurrent_appends_share_a_few_commits(path, monkeypatch):
     """500 concurrent appends cost a few syncs, not 500 (LogA3)."""
     commits = []
-    transact = sqlite._transact
+    transact = connections.transact
 
     def counted(db, work):
         commits.append(1)
         return transact(db, work)
 
-    monkeypatch.setattr(sqlite, "_transact", counted)
+    monkeypatch.setattr(connections, "transact", counted)
 
     async def main():
         async with Opened(path) as log:
@@ -94,7 +96,7 @@ async def test_database_is_configured_to_sync_before_commit_returns(path):
     """Every connection that writes uses WAL and `synchronous=FULL` (LogA3)."""
     async with Opened(path) as log:
         pragmas = [
-            await log._in(log._writer_thread, lambda name=name: log._writer.execute(f"PRAGMA {name}").fetchone()[0])
+            await log._files.in_writer(lambda db, name=name: db.execute(f"PRAGMA {name}").fetchone()[0])
             for name in ("journal_mode", "synchronous")
         ]
         assert pragmas == ["wal", 2]
@@ -135,7 +137,7 @@ async def test_log_continues_after_append_with_unexpected_error(path, monkeypatc
 
 async def test_appends_beyond_limit_of_waiting_ones_are_refused(path, monkeypatch):
     """The appends that are already waiting are stored (LogA3)."""
-    monkeypatch.setattr(sqlite, "MAX_WAITING", 3)
+    monkeypatch.setattr(append_queue, "MAX_WAITING", 3)
     async with Opened(path) as log:
         appends = [asyncio.ensure_future(log.append(a_revision(f"a-{n}"))) for n in range(5)]
         outcomes = await asyncio.gather(*appends, return_exceptions=True)
@@ -174,7 +176,7 @@ def test_log_is_unavailable_while_disk_is_full(path):
             assert all(isinstance(outcome, LogUnavailable) for outcome in outcomes)
             assert [entry.id for entry in await entries(log)] == stored
             assert len(await live(log, NOON_MS)) == len(stored)
-            await log._in(log._writer_thread, lambda: log._writer.execute("PRAGMA max_page_count = 100000"))
+            await log._files.in_writer(lambda db: db.execute("PRAGMA max_page_count = 100000").close())
             assert await log.append(a_revision(f"a-{len(stored)}"))
             await log.add_counts({"a-0": Counts(1, 1)})
         return [*stored, f"a-{len(stored)}"]

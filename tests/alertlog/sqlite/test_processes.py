@@ -17,7 +17,9 @@ from alertlog.sqlite.tools import Opened, contents, fill, run, until
 from support.fakes import FakeClock, a_revision, alert_request
 
 from geocast import policy
-from geocast.alertlog import Counts, inotify, sqlite, sqlite_file
+from geocast.alertlog import Counts
+from geocast.alertlog.sqlite import connections, inotify, log_file
+from geocast.alertlog.sqlite import follower as followers
 from geocast.auth.tokens import Requester
 from geocast.ingest.publish import Publishing
 from geocast.model.errors import ConfigError, LogUnavailable
@@ -30,7 +32,7 @@ TESTS = Path(__file__).resolve().parents[2]
 
 async def test_append_by_another_process_wakes_follower(path, monkeypatch):
     """`PRAGMA data_version` shows the append before the next heartbeat (LogF1, LogF2)."""
-    monkeypatch.setattr(sqlite, "HEARTBEAT_S", 3600.0)
+    monkeypatch.setattr(followers, "HEARTBEAT_S", 3600.0)
     async with Opened(path, 2) as (one, other), aclosing(other.follow(0)) as follower:
         assert await read_on(follower) == []
         for n in range(3):
@@ -41,8 +43,8 @@ async def test_append_by_another_process_wakes_follower(path, monkeypatch):
 
 def test_idle_follower_sleeps_until_inotify_reports_a_write(path, monkeypatch):
     """Polling would take 1 % of a core per process (LogF2). A symbolic link to the file works as well."""
-    monkeypatch.setattr(sqlite, "HEARTBEAT_S", 3600.0)
-    monkeypatch.setattr(sqlite, "BUSY_S", 0.2)
+    monkeypatch.setattr(followers, "HEARTBEAT_S", 3600.0)
+    monkeypatch.setattr(followers, "BUSY_S", 0.2)
     link = path.with_name("link")
 
     async def main():
@@ -50,14 +52,14 @@ def test_idle_follower_sleeps_until_inotify_reports_a_write(path, monkeypatch):
             link.symlink_to(path)
             async with Opened(link) as other, aclosing(other.follow(0)) as follower:
                 looks = 0
-                asked = other._data_version
+                asked = other._followers._data_version
 
                 def counted():
                     nonlocal looks
                     looks += 1
                     return asked()
 
-                monkeypatch.setattr(other, "_data_version", counted)
+                monkeypatch.setattr(other._followers, "_data_version", counted)
                 assert await read_on(follower) == []
                 for n in range(3):
                     waiting = asyncio.ensure_future(read_on(follower))
@@ -74,7 +76,7 @@ def test_idle_follower_sleeps_until_inotify_reports_a_write(path, monkeypatch):
 @pytest.mark.parametrize("call", ["inotify_init1", "inotify_add_watch"])
 async def test_follower_polls_the_file_if_inotify_is_unavailable(path, monkeypatch, call):
     """A user may have no inotify watch left, and a sandbox may have no inotify (LogF2)."""
-    monkeypatch.setattr(sqlite, "HEARTBEAT_S", 3600.0)
+    monkeypatch.setattr(followers, "HEARTBEAT_S", 3600.0)
     made = inotify._call
 
     def fails(name, *arguments):
@@ -92,8 +94,8 @@ async def test_follower_polls_the_file_if_inotify_is_unavailable(path, monkeypat
 
 async def test_calling_nudge_wakes_follower_before_next_poll(path, monkeypatch):
     """`nudge` tells followers that another process may have appended."""
-    monkeypatch.setattr(sqlite, "HEARTBEAT_S", 3600.0)
-    monkeypatch.setattr(sqlite, "POLL_S", 3600.0)
+    monkeypatch.setattr(followers, "HEARTBEAT_S", 3600.0)
+    monkeypatch.setattr(followers, "POLL_S", 3600.0)
     async with Opened(path, 2) as (one, other), aclosing(other.follow(0)) as follower:
         assert await read_on(follower) == []
         waiting = asyncio.ensure_future(read_on(follower))
@@ -142,7 +144,7 @@ async def test_followers_of_all_processes_get_same_entries_in_same_order(path):
 
 async def test_append_blocked_by_another_process_raises_log_unavailable(path, monkeypatch):
     """While the file is locked, appends raise LogUnavailable; afterwards the log continues (LogA3, LogF3)."""
-    monkeypatch.setattr(sqlite_file, "BUSY_TIMEOUT_S", 0.01)
+    monkeypatch.setattr(log_file, "BUSY_TIMEOUT_S", 0.01)
     async with Opened(path) as log:
         with closing(sqlite3.connect(path, isolation_level=None)) as hog:
             hog.execute("BEGIN IMMEDIATE")
@@ -175,15 +177,15 @@ def waited_for(path, reason, end, caplog):
             await log.add_counts({})
 
     run(main)
-    said = [record.getMessage() for record in caplog.records if record.name == sqlite.logger.name]
+    said = [record.getMessage() for record in caplog.records if record.name == connections.logger.name]
     assert len(said) == 1
     assert said[0].startswith(f"log {path} can't be opened (")
     assert said[0].endswith("; trying again")
 
 
 def test_file_locked_at_start_is_opened_when_lock_is_released(path, monkeypatch, caplog):
-    """A lock is a temporary problem (`sqlite_file`, Rule 2)."""
-    monkeypatch.setattr(sqlite_file, "BUSY_TIMEOUT_S", 0.01)
+    """A lock is a temporary problem (`log_file`, Rule 2)."""
+    monkeypatch.setattr(log_file, "BUSY_TIMEOUT_S", 0.01)
     fill(path, 1)
     with closing(sqlite3.connect(path, isolation_level=None)) as hog:
         hog.execute("BEGIN IMMEDIATE")
@@ -191,8 +193,8 @@ def test_file_locked_at_start_is_opened_when_lock_is_released(path, monkeypatch,
 
 
 def test_start_waits_while_another_process_opens_file(path, monkeypatch, caplog):
-    """The start waits even if opening takes long, with and without an existing file (`sqlite_file`, Rule 2)."""
-    monkeypatch.setattr(sqlite_file, "BUSY_TIMEOUT_S", 0.01)
+    """The start waits even if opening takes long, with and without an existing file (`log_file`, Rule 2)."""
+    monkeypatch.setattr(log_file, "BUSY_TIMEOUT_S", 0.01)
     with path.with_name(path.name + ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         waited_for(path, "another process is opening it", lambda: fcntl.flock(lock, fcntl.LOCK_UN), caplog)
@@ -200,7 +202,7 @@ def test_start_waits_while_another_process_opens_file(path, monkeypatch, caplog)
 
 def test_log_waiting_for_its_file_can_be_stopped(path, monkeypatch):
     """`stop` works even if the file was never opened."""
-    monkeypatch.setattr(sqlite_file, "BUSY_TIMEOUT_S", 0.01)
+    monkeypatch.setattr(log_file, "BUSY_TIMEOUT_S", 0.01)
 
     async def main():
         async with Opened(path):
@@ -226,8 +228,8 @@ def test_log_waiting_for_its_file_can_be_stopped(path, monkeypatch):
     ids=str,
 )
 def test_temporary_errors_raise_log_unavailable_and_others_config_error(error, passes):
-    """Only an operator can remove the other errors (`sqlite_file`, Rule 2)."""
-    assert type(sqlite_file.reason_of(error)) is (LogUnavailable if passes else ConfigError)
+    """Only an operator can remove the other errors (`log_file`, Rule 2)."""
+    assert type(log_file.reason_of(error)) is (LogUnavailable if passes else ConfigError)
 
 
 # ---- processes that die ------------------------------------------------------------------------------------------
@@ -238,7 +240,7 @@ import asyncio, sys
 from pathlib import Path
 from support.fakes import a_revision
 from geocast import failpoints
-from geocast.alertlog.sqlite import SqliteLog
+from geocast.alertlog.sqlite.log import SqliteLog
 
 async def append(log, n):
     for revision in range(1, 100):
@@ -262,7 +264,7 @@ import asyncio, sys
 from pathlib import Path
 from support.fakes import FakeClock, alert_request
 from geocast import policy
-from geocast.alertlog.sqlite import SqliteLog
+from geocast.alertlog.sqlite.log import SqliteLog
 from geocast.auth.tokens import Requester
 from geocast.ingest.publish import Publishing
 

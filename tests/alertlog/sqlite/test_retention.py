@@ -10,23 +10,24 @@ from alertlog.reading import entries
 from alertlog.sqlite.tools import ENDS_MS, Opened, edit, fill, run
 from support.fakes import NOON_MS, a_revision
 
-from geocast.alertlog import PLACE_MS, RETENTION_MS, Counts, sqlite
+from geocast.alertlog import PLACE_MS, RETENTION_MS, Counts
+from geocast.alertlog.sqlite import log as sqlite_log
 
 pytestmark = pytest.mark.usefixtures("time_passes_for_all")
 
 
 def test_purge_in_several_transactions_never_leaves_half_an_alert(path, monkeypatch):
     """Each transaction deletes whole alerts, so readers and crashes between transactions find no half ones (LogR1)."""
-    monkeypatch.setattr(sqlite, "PURGE_BATCH", 3)
+    monkeypatch.setattr(sqlite_log, "PURGE_BATCH", 3)
     halves = []
-    purge = sqlite._purge
+    purge = sqlite_log._purge
 
     def watched(db, cutoff_ms):
         gone = purge(db, cutoff_ms)
         halves.extend(db.execute("SELECT id FROM entry GROUP BY id HAVING count(*) <> 2").fetchall())
         return gone
 
-    monkeypatch.setattr(sqlite, "_purge", watched)
+    monkeypatch.setattr(sqlite_log, "_purge", watched)
 
     async def main():
         async with Opened(path) as log:
@@ -102,7 +103,7 @@ def test_open_calls_are_found_by_database_index(path):
     """The index contains only the entries with a place (LogC3, LogC4)."""
     fill(path, 1)
     with closing(sqlite3.connect(path)) as db:
-        for query in (sqlite._OPEN, sqlite._ENDS):
+        for query in (sqlite_log._OPEN, sqlite_log._ENDS):
             plan = [row[3] for row in db.execute(f"EXPLAIN QUERY PLAN {query}", (0,) if "?" in query else ())]
             assert plan[0] == "SCAN one USING INDEX entry_with_a_place"
             assert [step for step in plan[1:] if step.startswith("SCAN")] == []

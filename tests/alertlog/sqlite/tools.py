@@ -7,8 +7,8 @@ from contextlib import closing, suppress
 from alertlog.reading import PATIENCE_S, entries
 from support.fakes import a_revision
 
-from geocast.alertlog import sqlite
-from geocast.alertlog.sqlite import SqliteLog
+from geocast.alertlog.sqlite import log as sqlite_log
+from geocast.alertlog.sqlite.log import SqliteLog
 from geocast.model.errors import LogUnavailable
 
 ENDS_MS = a_revision().ends_at
@@ -44,11 +44,11 @@ def fill(path, count):
     """Store this many alerts, a-0 and so on, at once, and close the file."""
 
     def insert(db):
-        return [sqlite._insert(db, a_revision(f"a-{n}")) for n in range(count)]
+        return [sqlite_log._insert(db, a_revision(f"a-{n}")) for n in range(count)]
 
     async def main():
         async with Opened(path) as log:
-            assert all(await log._write(insert))
+            assert all(await log._files.write(insert))
 
     run(main)
 

@@ -11,7 +11,7 @@ from support.fakes import HOUR_MS, NOON_MS
 from support.redis_server import RedisServer, needs_redis
 
 from geocast.alertlog.redis_streams import RedisStreamsLog
-from geocast.alertlog.sqlite import SqliteLog
+from geocast.alertlog.sqlite.log import SqliteLog
 from geocast.calls.aeds import Aed, Aeds
 from geocast.calls.decrypted_chain import opened, opened_chain, sealed
 from geocast.calls.encryption import CallKeys

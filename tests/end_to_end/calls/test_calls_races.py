@@ -29,7 +29,7 @@ from support.redis_server import RedisServer, needs_redis, sentinel_url
 
 from geocast.alertlog import AlertLog
 from geocast.alertlog.redis_streams import RedisStreamsLog
-from geocast.alertlog.sqlite import SqliteLog
+from geocast.alertlog.sqlite.log import SqliteLog
 from geocast.calls.encryption import parse_call_keys
 
 SEATS = 4

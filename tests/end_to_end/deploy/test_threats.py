@@ -16,7 +16,7 @@ from end_to_end.kit.subscriber import Session
 from end_to_end.kit.wire import Closed
 from support.ports import free_ports
 
-from geocast.alertlog.sqlite import SqliteLog
+from geocast.alertlog.sqlite.log import SqliteLog
 from geocast.model.alert import Entry
 
 Join = Callable[..., Session]

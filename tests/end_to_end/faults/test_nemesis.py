@@ -29,7 +29,7 @@ from support.redis_server import needs_redis, sentinel_url
 from support.wall_clock import COMPILER
 
 from geocast.alertlog.redis_streams import RedisStreamsLog
-from geocast.alertlog.sqlite import SqliteLog
+from geocast.alertlog.sqlite.log import SqliteLog
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from support.ports import free_ports
 from support.push_service import PushService
 
 from client_demo.webhook_receiver import WebhookReceiver
-from geocast.alertlog.sqlite import SqliteLog
+from geocast.alertlog.sqlite.log import SqliteLog
 from geocast.feed.areas import uuid_of
 from geocast.model.alert import Approval, Cancel, Revision
 from geocast.model.errors import GeocastError

@@ -29,7 +29,7 @@ from end_to_end.privacy.test_privacy import everything_in, on
 from support.redis_server import RedisServer, needs_redis
 from support.wall_clock import needs_wall_clock
 
-from geocast.alertlog.sqlite import SqliteLog
+from geocast.alertlog.sqlite.log import SqliteLog
 from geocast.calls.encryption import NO_CALL_KEYS, CantOpen, load_call_keys
 from geocast.model.alert import Entry
 from geocast.model.call import CallEntry

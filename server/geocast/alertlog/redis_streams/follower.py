@@ -25,24 +25,23 @@ heartbeat but one. So it raises Deaf. The caller's next follower connects to the
 read is there, it continues after that entry; if not, it makes the log begin a new epoch.
 """
 
-import asyncio
 import dataclasses
 import time
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ...clock import Turn
 from ...model.alert import Untrusted
 from ...model.call import KINDS
 from ...model.errors import LogUnavailable
 from ...model.times import MAX_MS
 from ...storage.redis.primary import ANSWER_S
-from .. import BATCH, BATCH_BYTES, DECODE_AT_ONCE, DECODE_S, HEARTBEAT_S, Positioned, is_followed
+from .. import BATCH, BATCH_BYTES, HEARTBEAT_S, Positioned, is_followed
+from ..decoding import in_turns
 from .history import Differs, History, ReadPosition, Rewound
 from .reading import ReadServer, ServerChoice
 from .repair import StoredEntries
-from .stored import ZERO, Fields, Id, Quarantine, identity, parse_id, text_of
+from .stored import ZERO, Fields, Id, StoredDecoder, identity, parse_id, text_of
 from .writer import Writer
 
 # The largest number of entries that one XREAD asks for. Even if all have the largest size, they take at most
@@ -61,7 +60,7 @@ class FollowedStream:
     stream: str  # the key of the stream
     writer: Writer
     history: History
-    aside: Quarantine
+    aside: StoredDecoder
     known: StoredEntries  # the copies of entries that were read, are accepted and have not ended
     compares: bool  # whether what is read is compared with the primary, because it may come from a replica
 
@@ -217,14 +216,10 @@ class _Follower:
         while True:
             count = max(1, min(READ_AT_ONCE, BATCH - len(found)))
             raw = await self._read_some(count)
-            turn = Turn(DECODE_AT_ONCE, DECODE_S)
-            for place, fields in raw:
+            async for place, fields in in_turns(raw):
                 size += len(fields.get(b"p", b""))
                 if (positioned := self._take(parse_id(place), fields)) is not None:
                     found.append(positioned)
-                if turn.is_over():
-                    await asyncio.sleep(0)
-                    turn = Turn(DECODE_AT_ONCE, DECODE_S)
             at_end = len(raw) < count
             if at_end or ((len(found) >= BATCH or size >= BATCH_BYTES) and not self._more):
                 break
@@ -266,7 +261,7 @@ class _Follower:
             self.reading.pass_over(place)
             if adds:
                 self.reading.add(fields)
-            self._source.aside.add(place, ValueError("no entry of geocast"))
+            self._source.aside.add_item(place, ValueError("no entry of geocast"))
             return None
         if place <= self.reading.top and seq > self.reading.seq and not self._server.is_primary:
             raise LogUnavailable("it has entries that the primary has not")

@@ -37,7 +37,7 @@ from .heartbeat import Heartbeat
 from .history import History
 from .reading import PRIMARY, ServerChoice
 from .repair import Repairer, StoredEntries
-from .stored import ZERO, Fields, Id, Quarantine, Stored, parse_id, position_of
+from .stored import ZERO, Fields, Id, Stored, StoredDecoder, parse_id, position_of
 from .writer import Writer
 
 PURGE_BATCH = 500  # the largest number of alerts that one script deletes
@@ -75,7 +75,7 @@ class RedisStreamsLog:
         self._append_times = append_times()
         self._primary = Primary(where)
         self.verifier = verifier or TrustAll()
-        self._aside = Quarantine(self.name, self.verifier)
+        self._aside = StoredDecoder(self.name, self.verifier)
         self._history = History()
         self._known = StoredEntries(self._history)
         self._trusted_time = TrustedTime()

@@ -27,14 +27,14 @@ import uuid
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 
-from ...clock import Turn
 from ...model.alert import Untrusted
 from ...model.call import KINDS, MOVED, Acceptance, CallEntry, Release, body_of
 from ...model.errors import LogUnavailable, trace
-from .. import DECODE_AT_ONCE, DECODE_S, codec, drop_unverified_cancels
+from .. import codec, drop_unverified_cancels
+from ..decoding import in_turns
 from .delivery_counts import DeliveryCounts
 from .history import History
-from .stored import Id, Quarantine, Stored
+from .stored import Id, Stored, StoredDecoder
 from .writer import Writer
 
 logger = logging.getLogger(__name__)
@@ -185,7 +185,7 @@ class Repairer:
         known: StoredEntries,
         counting: DeliveryCounts,
         chain_of: Callable[[str], Awaitable[Chain]],
-        aside: Quarantine,
+        aside: StoredDecoder,
     ) -> None:
         """Prepare to put back the entries in `known`, and the delivery counts in `counting`.
 
@@ -236,14 +236,7 @@ class Repairer:
         moment.
         """
         self._known.forget_ended()
-        chains: list[Chain] = []
-        turn = Turn(DECODE_AT_ONCE, DECODE_S)
-        for chain in self._known.chains():
-            if accepted := self._accepted(chain):
-                chains.append(accepted)
-            if turn.is_over():
-                await asyncio.sleep(0)
-                turn = Turn(DECODE_AT_ONCE, DECODE_S)
+        chains = [accepted async for chain in in_turns(self._known.chains()) if (accepted := self._accepted(chain))]
         before = self.put_back
         for cancelled in (True, False):
             wanted = [chain for chain in chains if any(stored.kind in codec.ENDINGS for stored in chain) is cancelled]

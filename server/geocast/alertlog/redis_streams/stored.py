@@ -1,15 +1,13 @@
 """Log entries in the form in which they are stored in the stream, and their ids and positions."""
 
 import hashlib
-import logging
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from ...model.alert import Entry, OtherKind
 from ...model.call import CallEntry
-from .. import EntryVerifier, codec, ended_at
-
-logger = logging.getLogger(__name__)
+from .. import codec, ended_at
+from ..decoding import Quarantine, believed
 
 EPOCH_SHIFT = 40  # how many low bits of a position contain the sequence number; the epoch is above them
 
@@ -111,17 +109,8 @@ class Stored(NamedTuple):
         return *self, checksum, token, int(more), ended_at(entry) if isinstance(entry, CallEntry) else ""
 
 
-class Quarantine:
+class StoredDecoder(Quarantine):
     """Decodes stored entries. Each unreadable entry is logged and counted once (LogR2)."""
-
-    def __init__(self, name: str, verifier: EntryVerifier) -> None:
-        """Create a decoder. `name` is the log's name in log messages; `verifier` says which entries are accepted."""
-        self.verifier = verifier
-        self._name = name
-        self._places: set[Id] = set()
-
-    def __len__(self) -> int:
-        return len(self._places)
 
     def readable(self, place: Id, fields: Fields) -> tuple[Stored, Entry | OtherKind] | None:
         """Return the entry in the fields of a stream item, as a pair: its stored form, and the decoded entry.
@@ -132,7 +121,7 @@ class Quarantine:
             stored = Stored.read(fields)
             return stored, self.believed(stored, f"{place[0]}-{place[1]} of the stream")
         except ValueError as error:
-            self.add(place, error)
+            self.add_item(place, error)
             return None
 
     def believed(self, stored: Stored, place: str) -> Entry | OtherKind:
@@ -140,16 +129,11 @@ class Quarantine:
 
         `place` says in words where the entry is, for log messages. Raise ValueError if the entry can't be decoded.
         """
-        entry = stored.entry()
-        return (
-            entry if isinstance(entry, OtherKind) else self.verifier.verify(entry, (stored.id, stored.revision), place)
-        )
+        return believed(stored.entry(), self.verifier, (stored.id, stored.revision), place)
 
-    def add(self, place: Id, error: ValueError) -> None:
+    def add_item(self, place: Id, error: ValueError) -> None:
         """Count an unreadable item of the stream and log `error`, unless the item was counted before.
 
         `place` is the item's id.
         """
-        if place not in self._places:
-            self._places.add(place)
-            logger.error("log %s: item %d-%d of the stream is unreadable and is skipped: %s", self._name, *place, error)
+        self.add(place, f"item {text_of(place)} of the stream", error)

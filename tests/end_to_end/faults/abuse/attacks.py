@@ -28,7 +28,7 @@ from support.fakes import a_revision
 
 from client_demo.python.subscription import Subscription
 from geocast.alertlog.redis_streams import RedisStreamsLog
-from geocast.alertlog.sqlite import SqliteLog
+from geocast.alertlog.sqlite.log import SqliteLog
 from geocast.model.alert import Approval, Entry, Polygon
 from geocast.model.call import CallEntry
 

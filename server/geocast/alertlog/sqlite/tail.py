@@ -9,12 +9,13 @@ import contextlib
 import sqlite3
 from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
-from typing import Any
 
-from ..model.errors import ConfigError, LogUnavailable
-from . import BATCH, codec, sqlite_file
-from .sqlite_file import APPLICATION_ID, COLUMNS
-from .tail import RawEntry
+from ...model.errors import ConfigError, LogUnavailable
+from .. import BATCH
+from ..tail import RawEntry
+from . import log_file
+from .log_file import APPLICATION_ID, COLUMNS
+from .rows import Row, entry_of, select, unavailable
 
 LOOK_S = 0.25  # the time between two checks for new entries
 _NEXT = f"SELECT {COLUMNS} FROM entry WHERE position > ? ORDER BY position LIMIT {BATCH}"
@@ -30,7 +31,7 @@ class SqliteTail:
 
     async def is_there(self) -> bool:
         """Return whether there is a file with something in it at the log's path."""
-        return sqlite_file.is_there(self._path)
+        return log_file.is_there(self._path)
 
     async def start(self) -> None:
         """Check that the file at the path is a log, if there is a file. Raise ConfigError if it is something else."""
@@ -43,14 +44,14 @@ class SqliteTail:
     async def follow(self) -> AsyncGenerator[Sequence[RawEntry], None]:
         """Yield all entries of the log in batches, and then each new entry, without end."""
         with contextlib.closing(self._open()) as db:
-            opened, after = sqlite_file.identity(self._path)[0], 0
+            opened, after = log_file.identity(self._path)[0], 0
             while True:
-                rows = _ask(db, _NEXT, after)
+                rows = select(db, _NEXT, after)
                 if rows:
                     after = rows[-1][0]
-                yield [_raw_entry(*row) for row in rows]
+                yield list(map(_raw_entry, rows))
                 if len(rows) < BATCH:
-                    if sqlite_file.identity(self._path)[0] != opened:
+                    if log_file.identity(self._path)[0] != opened:
                         raise LogUnavailable("its file was deleted or replaced")
                     await asyncio.sleep(LOOK_S)
 
@@ -61,15 +62,13 @@ class SqliteTail:
         """
         if not self._path.exists():
             raise LogUnavailable("there is no file yet")
-        try:
+        with unavailable():
             db = sqlite3.connect(f"{self._path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None)
-        except sqlite3.Error as error:
-            raise LogUnavailable(str(error)) from None
         try:
-            mark = _ask(db, "PRAGMA application_id")[0][0]
-            if not _ask(db, "SELECT name FROM sqlite_master LIMIT 1"):
+            mark = select(db, "PRAGMA application_id")[0][0]
+            if not select(db, "SELECT name FROM sqlite_master LIMIT 1"):
                 raise LogUnavailable("there is no log in the file yet")
-            columns = {row[1] for row in _ask(db, "PRAGMA table_info(entry)")}
+            columns = {row[1] for row in select(db, "PRAGMA table_info(entry)")}
             if mark not in (0, APPLICATION_ID) or not columns.issuperset(COLUMNS.split(", ")):
                 raise ConfigError(f"log {self._path}: is not an alert log")
         except BaseException:
@@ -78,18 +77,9 @@ class SqliteTail:
         return db
 
 
-def _ask(db: sqlite3.Connection, query: str, *values: int) -> list[Any]:
-    try:
-        return db.execute(query, values).fetchall()
-    except sqlite3.Error as error:
-        # SQLite's error messages describe conditions such as "database is locked". They never contain stored values, so
-        # they can be logged.
-        raise LogUnavailable(str(error)) from None
-
-
-def _raw_entry(position: int, alert_id: str, revision: int, ends_at: int, payload: bytes, checksum: int) -> RawEntry:
+def _raw_entry(row: Row) -> RawEntry:
+    position, alert_id, revision, _, payload, _ = row
     entry = None
     with contextlib.suppress(ValueError):
-        if codec.checksum(alert_id, revision, payload) == checksum:
-            entry = codec.decode(payload, alert_id, revision, ends_at)
+        entry = entry_of(row)
     return RawEntry(0, position, alert_id, revision, payload, entry)

@@ -33,8 +33,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, TypeAlias
 
-from ..model.errors import ConfigError, LogUnavailable
-from . import codec
+from ...model.errors import ConfigError, LogUnavailable
+from .. import codec
 
 logger = logging.getLogger(__name__)
 
