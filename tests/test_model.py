@@ -36,7 +36,7 @@ from geocast.model import alert as shapes
 from geocast.model.alert import Circle
 from geocast.model.close_codes import SessionClosed
 from geocast.model.times import format_time
-from geocast.stream import fanout
+from geocast.stream import fanout, flights
 from geocast.stream.hub import Hub
 from geocast.stream.session import Session
 from geocast.wire.frames import SIGNED, WIRES
@@ -608,8 +608,10 @@ def _list(items):
 @pytest.fixture
 def small(monkeypatch):
     """Make the hub's limits small. Then few sessions fill a batch of the fan-out, and few alerts use up its 64 bits."""
-    for name, number in {"SLICE": 1, "NEAREST": 2, "FLIGHTS": 3, "FLIGHTS_BELOW_EXTREME": 2}.items():
+    for name, number in {"SLICE": 1, "NEAREST": 2}.items():
         monkeypatch.setattr(fanout, name, number)
+    for name, number in {"FLIGHTS": 3, "FLIGHTS_BELOW_EXTREME": 2}.items():
+        monkeypatch.setattr(flights, name, number)
 
 
 @pytest.mark.slow

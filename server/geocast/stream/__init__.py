@@ -3,6 +3,7 @@
 A *row* is the number by which a process identifies one recipient: a WebSocket session or a push device.
 
 fanout            decides which recipients are sent which alert, and tracks what each of them still has to be sent
+flights           the alerts that are on their way to recipients, and the order in which they are sent
 hub               manages all sessions of the process: encoding, writing, heartbeats
 session           the conversation with one subscriber, without a socket
 live_alerts       the live alerts: which recipients were sent which of them, and when each ends

@@ -44,7 +44,8 @@ from ..model.errors import trace
 from ..model.languages import choice
 from ..wire.frames import PING, WIRES, Wire, encode
 from .delivery_flags import Rows
-from .fanout import FanOut, Flight
+from .fanout import FanOut
+from .flights import Flight
 from .live_alerts import LiveAlert, LiveAlerts
 from .own_test_port import OwnTestMaker
 from .session import HEARTBEAT_S, Peer, Place, Rights
@@ -146,7 +147,7 @@ class Hub:
     @property
     def busy(self) -> bool:
         """Whether there are alerts or calls for help left for the next call of `turn` to send."""
-        return self._fanout.busy or self._calls.busy
+        return self._fanout.flights.busy or self._calls.busy
 
     @property
     def behind(self) -> bool:
@@ -449,7 +450,7 @@ class Hub:
 
         Return 0 if no alert is being sent. The time counts from the call of `deliver`.
         """
-        return self._fanout.oldest_flight(now)
+        return self._fanout.flights.oldest_s(now)
 
     # ---- periodic work for all sessions --------------------------------------------------------------------------
 
@@ -484,7 +485,7 @@ class Hub:
         idle = mono - self._last_write[:n] >= self.heartbeat_s
         # A session to which a fan-out is about to send an alert needs no ping: the alert does the work of a ping. Pings
         # to such sessions would only slow down a fan-out to very many sessions.
-        idle &= ~self._fanout.in_flight(slice(n))
+        idle &= ~self._fanout.flights.in_flight(slice(n))
         # A session that is sent an alert every few seconds is never idle, and if its client only listens, no byte comes
         # from the client. Ping it as well, so that the client can answer before it counts as dead.
         quiet = mono - self._last_read[:n] >= self.heartbeat_s + QUIET_S

@@ -852,7 +852,7 @@ class LiveAlerts:
         self.missed_until = max(self.missed_until, revision.ends_at)
         return False
 
-    def expire(self, now: Now, resume: Callable[[LiveAlert], None] = lambda _alert: None) -> list[LiveAlert]:
+    def expire(self, now: Now, resume: Callable[[LiveAlert], object] = lambda _alert: None) -> list[LiveAlert]:
         """Forget alerts that have ended according to the monotonic clock, and return alerts that are live again.
 
         `resume` is called with each of the latter, and has to start to send it. They had ended only according to the

@@ -39,7 +39,7 @@ from ..model.call import CallEntry
 from ..model.errors import trace
 from .bulk_send import open_sender
 from .connection import Connection, Stream
-from .fanout import Flight
+from .flights import Flight
 from .hub import LOOK_S, Hub
 from .log_reader import LogHealth, LogReader
 from .own_test_port import OwnTestMaker

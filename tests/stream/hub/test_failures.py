@@ -6,6 +6,7 @@ from support.fakes import a_cancel, a_revision
 
 from geocast.calls.port import Calls
 from geocast.stream.fanout import AGAIN_S, FanOut
+from geocast.stream.flights import Flights
 from geocast.stream.hub import Hub
 from geocast.stream.live_alerts import LiveAlert
 from geocast.wire.frames import JSON, MSGPACK
@@ -45,7 +46,8 @@ PARTS = [
     (FanOut, "_send"),
     (FanOut, "_send_slice"),
     (FanOut, "_visible"),
-    (FanOut, "_end"),
+    (Flights, "end"),
+    (Flights, "take_owed"),
     (FanOut, "_order_rest"),
 ]
 
@@ -151,13 +153,20 @@ def test_alert_that_can_never_be_sent_takes_two_attempts_and_delays_no_other(tow
     assert town.hub.failing == 0
 
 
-@pytest.mark.parametrize("what", ["launch", "_rows_of", "drop_stale"])
-def test_alert_whose_fan_out_could_not_start_is_sent_later(town, monkeypatch, what):
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [
+        (FanOut, "launch"),
+        (FanOut, "_rows_of"),
+        *((Flights, name) for name in ("wait", "take_waiting", "start", "drop_stale")),
+    ],
+)
+def test_alert_whose_fan_out_could_not_start_is_sent_later(town, monkeypatch, owner, name):
     """An error anywhere before the first slice does not lose the alert."""
     [peer] = town.crowd(1)
     town.publish(a_revision("a-0"))
     assert peer.received() == ["a-0/1"]
-    fail(monkeypatch, town.hub._fanout, what)
+    fail(monkeypatch, owner, name)
     with pytest.raises(Odd):
         town.publish(a_revision())
     send_again(town)
