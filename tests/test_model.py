@@ -266,7 +266,7 @@ class Geocast(RuleBasedStateMachine):
             self.trace.sends("log", "node", item)
             self.quiet = False
             self.rules.read(item, self.now)
-            self.hub.deliver(entry(item), self.now)
+            self.hub.fanout.deliver(entry(item), self.now)
 
     # ---- steps of the publisher ----------------------------------------------------------------------------------
 
@@ -482,7 +482,7 @@ class Geocast(RuleBasedStateMachine):
         item = _one_of(self.known(), which)
         self.trace.sends("log", "node", f"{item}, again")
         self.seen = len(self.trace)
-        self.hub.deliver(entry(item), self.now)
+        self.hub.fanout.deliver(entry(item), self.now)
 
     @precondition(lambda self: not self.quiet)
     @rule(turns=st.sampled_from([1, 1, 2, 1000]))
@@ -531,8 +531,8 @@ class Geocast(RuleBasedStateMachine):
     def count(self, again):
         """Compare the delivery counts with the model's. With `again`, the first attempt to store them fails."""
         if again:
-            self.hub.live.put_back_counts(self.hub.take_counts())
-        for alert_id, counts in self.hub.take_counts().items():
+            self.hub.fanout.live.put_back_counts(self.hub.fanout.live.take_counts())
+        for alert_id, counts in self.hub.fanout.live.take_counts().items():
             self.sent[alert_id] = self.sent.get(alert_id, 0) + counts.sent
             self.acked[alert_id] = self.acked.get(alert_id, 0) + counts.acked
         assert self.sent == self.rules.sent, "section 4, `sent`"
@@ -568,7 +568,7 @@ class Geocast(RuleBasedStateMachine):
     @invariant()
     def the_hub_knows_who_is_there(self):
         assert len(self.hub) == len(self.phones), "sessions"
-        assert self.hub.places == sum(len(phone.client.places) for phone in self.phones), (
+        assert self.hub.fanout.places == sum(len(phone.client.places) for phone in self.phones), (
             "places of sessions, no others"
         )
 

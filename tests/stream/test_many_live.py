@@ -45,7 +45,7 @@ class Crowded(Geocast):
     def start(self, read):
         super().start(0)
         for other in others():
-            self.hub.deliver(other, self.now)
+            self.hub.fanout.deliver(other, self.now)
         for _ in range(read):
             self.read()
 
@@ -55,12 +55,12 @@ class Crowded(Geocast):
         """Deliver a revision of one of the other alerts, or its cancel too."""
         circle = Circle(*beyond(*ABROAD, which, 20_000), 500.0)
         number = len(self.trace) + 2
-        self.hub.deliver(
+        self.hub.fanout.deliver(
             a_revision(f"other-{which}", number, area=(circle,), expires_at=NOON_MS + DAYS_MS, issued_at=self.true_ms),
             self.now,
         )
         if again:
-            self.hub.deliver(a_cancel(f"other-{which}", number + 1, ends_at=NOON_MS + DAYS_MS), self.now)
+            self.hub.fanout.deliver(a_cancel(f"other-{which}", number + 1, ends_at=NOON_MS + DAYS_MS), self.now)
         self.quiet = False
         self.turn_often(turns)
         self.trace.notes("node", "something happens elsewhere")

@@ -16,5 +16,4 @@ handshake         accepts the handshakes of ordinary clients, without the parser
 work_queue        queues in which frames wait that would delay alerts
 bulk_send         sends one frame to many sockets with one system call
 own_tests         makes the test alerts that subscribers ask for
-own_test_port     the interface through which sessions use them
 """

@@ -60,14 +60,13 @@ from .. import failpoints
 from ..clock import Now
 from ..geometry.sphere import lat_lng
 from ..matching.filters import Filter, Filters
-from ..matching.place_index import PlaceIndex, nearest_first
+from ..matching.place_index import Place, PlaceIndex, nearest_first
 from ..model.alert import Entry, Untrusted
 from ..model.errors import trace
 from ..model.languages import choice
 from .delivery_flags import Rows
 from .flights import Flight, Flights
 from .live_alerts import CURRENT, RECIPIENT, LiveAlert, LiveAlerts
-from .session import Place
 
 logger = logging.getLogger(__name__)
 

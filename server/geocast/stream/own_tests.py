@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping
 from ..auth.tokens import Subject
 from ..clock import Now
 from ..geometry.sphere import publish_circle
+from ..matching.place_index import Place
 from ..model.alert import OWN_TEST_PREFIX, Alert, Approval, Circle, Revision
 from ..policy import Policy, load
 from ..policy.publishers.bounds import Rate
@@ -41,7 +42,7 @@ def _built_in() -> Policy:
 
 
 class OwnTests:
-    """Makes own tests according to the policy, and counts them by subject (see `own_test_port.OwnTestMaker`)."""
+    """Makes own tests according to the policy, and counts them by subject (see `hub.OwnTestMaker`)."""
 
     def __init__(self, policy: Callable[[], Policy] = _built_in) -> None:
         """Create the object. `policy` returns the policy that is in force, whose `[test]` has the texts.
@@ -64,7 +65,7 @@ class OwnTests:
         """Do not count a test that `wait_s` has counted at the monotonic time `taken_s`, because it was not made."""
         self._rates.give_back(subject, taken_s)
 
-    def alert(self, key: str, place: tuple[float, float, float], now: Now) -> Revision:
+    def alert(self, key: str, place: Place, now: Now) -> Revision:
         policy = self._policy()
         text = policy.test
         name = text.category or next(iter(policy.categories))

@@ -76,7 +76,7 @@ def test_error_anywhere_in_a_slice_leaves_each_session_with_one_frame_or_ends_it
         stayed = [peer for peer in peers if not peer.aborted]
         assert [peer.received() for peer in stayed] == [[frame]] * len(stayed), left
         assert len(stayed) >= 4
-    assert town.hub.failing == 0
+    assert town.hub.fanout.failing() == 0
 
 
 def test_session_whose_write_fails_is_ended_and_harms_no_other(town, small_slices):
@@ -89,7 +89,7 @@ def test_session_whose_write_fails_is_ended_and_harms_no_other(town, small_slice
     town.hub._writes[bad.row] = broken
     town.publish(a_revision(), a_revision("a-2"))
     assert [sorted(peer.received()) for peer in others] == [["a-1/1", "a-2/1"]] * 7
-    assert (bad.aborted, town.hub.sending_failures, town.hub.failing, len(town.hub)) == (True, 1, 0, 7)
+    assert (bad.aborted, town.hub.fanout.failures, town.hub.fanout.failing(), len(town.hub)) == (True, 1, 0, 7)
     assert sorted(town.join(holding={"a-1": 1}).received()) == ["a-2/1", "welcome"]
 
 
@@ -101,7 +101,7 @@ def test_sessions_are_ended_if_nobody_knows_what_their_sockets_got(monkeypatch):
     town.publish(a_revision())
     assert [peer.aborted for peer in crowd] == [False, True, False, True, False]
     assert [descriptors for descriptors, _ in sockets.calls] == [[100, 102, 104]]
-    assert (len(town.hub), town.hub.failing) == (3, 0)
+    assert (len(town.hub), town.hub.fanout.failing()) == (3, 0)
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_alert_that_can_never_be_sent_takes_two_attempts_and_delays_no_other(tow
     left = fail(monkeypatch, LiveAlert, "encoded", 10**6, lambda alert, *_: tried.append(alert.id) or alert.id == "a-1")
     town.publish(a_revision("a-1", severity="extreme"), a_revision("a-2"))
     assert [peer.received() for peer in peers] == [["a-2/1"]] * 40
-    assert (tried.count("a-1"), town.hub.failing) == (2, 1)
+    assert (tried.count("a-1"), town.hub.fanout.failing()) == (2, 1)
     send_again(town)
     assert tried.count("a-1") == 4
     left[0] = 0
@@ -150,7 +150,7 @@ def test_alert_that_can_never_be_sent_takes_two_attempts_and_delays_no_other(tow
     assert not town.hub.busy  # the second pause is twice as long
     send_again(town)
     assert [peer.received() for peer in peers] == [["a-1/1"]] * 40
-    assert town.hub.failing == 0
+    assert town.hub.fanout.failing() == 0
 
 
 @pytest.mark.parametrize(

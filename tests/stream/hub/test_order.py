@@ -113,7 +113,7 @@ def test_session_is_sent_all_its_waiting_alerts_in_one_write(town, small_slices)
     assert peers[-1].told_by_write() == [["welcome"], ["a-1/1", "a-2/1", "a-3/1"]]
     for peer in peers:
         assert sorted(peer.received()) == ["a-1/1", "a-2/1", "a-3/1"]
-    assert town.hub.sends == 18
+    assert town.hub.fanout.sends == 18
 
 
 def test_sessions_handled_in_one_turn_are_sent_only_the_alerts_meant_for_them(town, small_slices):
@@ -158,10 +158,10 @@ def test_fan_out_without_recipients_finishes_at_the_next_turn(town):
     town.join(FAR_AWAY)
     town.deliver(a_revision())
     town.clock.advance(0.5)
-    assert town.hub.oldest_flight(town.clock.now()) == 0.5
+    assert town.hub.fanout.flights.oldest_s(town.clock.now()) == 0.5
     town.run()
     assert town.finished == ["a-1/1"]
-    assert town.hub.oldest_flight(town.clock.now()) == 0.0
+    assert town.hub.fanout.flights.oldest_s(town.clock.now()) == 0.0
 
 
 def test_fan_out_finishes_at_once_when_no_session_is_connected(town):
@@ -190,7 +190,7 @@ def test_all_of_more_than_64_simultaneous_alerts_are_sent_once(town, small_slice
     for peer in peers:
         assert sorted(peer.received()) == expected
     assert len(town.finished) == 150
-    assert town.hub.sends == 64 * 150
+    assert town.hub.fanout.sends == 64 * 150
 
 
 def test_extreme_alert_is_sent_next_while_70_severe_alerts_wait(monkeypatch):
@@ -208,4 +208,4 @@ def test_extreme_alert_is_sent_next_while_70_severe_alerts_wait(monkeypatch):
     for peer in peers:
         told = peer.received()
         assert len(told) == len(set(told))
-    assert town.hub.sends == 71 * 100
+    assert town.hub.fanout.sends == 71 * 100
