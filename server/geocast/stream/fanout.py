@@ -287,7 +287,7 @@ class FanOut:
         found = {alert for alert in candidates if alert.lacks(row)}
         unseen = [alert for alert in found if not self.may_see(row, alert)]
         for slot in self._slots[row]:
-            found.update(self.live.containing(*self._index.place(slot)))
+            found.update(self.live.areas.containing(*self._index.place(slot)))
         owed: list[LiveAlert] = []
         if found:
             wanted = self.filter_of(row)
@@ -392,7 +392,8 @@ class FanOut:
             if len(flight.rows):
                 these = flight.rows[flight.next : flight.next + size]
                 try:
-                    self._send_slice(these)
+                    for group, alerts in self._take_owed(these):
+                        self._send(group, alerts)
                 except Exception as error:
                     self._send_apart(these, error, now)
             flight.next += size
@@ -414,16 +415,10 @@ class FanOut:
         rest = flight.rows[flight.next :]
         flight.rows[flight.next :] = rest[self._recipients.by_age(rest)]
 
-    def _send_slice(self, rows: Rows) -> None:
-        """Send each of these rows (recipients) all alerts that it still has to be sent, and record which it accepted.
-
-        Alerts that a recipient did not accept are recorded as declined (Rules 2 and 4).
-        """
-        for group, alerts in self._take_owed(rows):
-            self._send(group, alerts)
-
     def _send(self, rows: Rows, alerts: list[LiveAlert]) -> None:
         """Send all of these alerts to each of these rows (recipients), and record which it accepted.
+
+        Alerts that a recipient did not accept are recorded as declined (Rules 2 and 4).
 
         If this raises, each row that was sent an alert has its flags, or was dropped. So no row is sent it twice.
         """

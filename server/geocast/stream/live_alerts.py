@@ -87,7 +87,6 @@ from numpy.typing import NDArray
 from ..alertlog import RETENTION_MS, Counts, EntryVerifier, TrustAll
 from ..alertlog.chain import NO_CHAIN, NO_KINDS, UNKNOWN, Chain, Kinds
 from ..clock import Now
-from ..geometry.sphere import Vector
 from ..matching.alert_index import NONE, AlertIndex, Filed
 from ..model.alert import SEVERITY_RANK, Cancel, Entry, OtherKind, Revision, Untrusted
 from .compact_revision import pack, unpack
@@ -114,19 +113,6 @@ class _Shared:
     What few alerts have is here, because each attribute of an alert takes 8 bytes (`bench growth`).
     """
 
-    __slots__ = (
-        "acked",
-        "acks",
-        "departures",
-        "doubted",
-        "held_back",
-        "restricted",
-        "sent",
-        "suspended",
-        "unbelieved",
-        "withdrawn",
-    )
-
     def __init__(self, capacity: int) -> None:
         self.departures = Departures(capacity)
         self.suspended: set[LiveAlert] = set()  # alerts that may be sent again later (Rules 3, 7)
@@ -141,11 +127,8 @@ class _Shared:
 
     def forget(self, alert: "LiveAlert") -> None:
         """Remove all that is stored about an alert here, except its counts."""
-        self.suspended.discard(alert)
-        self.doubted.discard(alert)
-        self.unbelieved.discard(alert)
-        self.held_back.discard(alert)
-        self.restricted.discard(alert)
+        for some in (self.suspended, self.doubted, self.unbelieved, self.held_back, self.restricted):
+            some.discard(alert)
         self.withdrawn.pop(alert, None)
 
 
@@ -622,12 +605,13 @@ class LiveAlerts:
     def __init__(self, capacity: int, *, places: bool = True) -> None:
         """Create an empty collection for `capacity` rows (sessions or push devices).
 
-        If `places` is false, no index of areas is kept, and `containing` must not be called.
+        If `places` is false, `areas` is not kept, and must not be used.
         """
         self._shared = _Shared(capacity)
         self._places = places
         self._alerts: dict[str, LiveAlert] = {}
-        self._areas: AlertIndex[LiveAlert] = AlertIndex()
+        # The areas of the alerts that are not cancelled. Some of these alerts may have ended.
+        self.areas: AlertIndex[LiveAlert] = AlertIndex()
         self._ends = _Ends()
         self._gone = _Gone()
         self.on_let_go: Callable[[str], None] = lambda _id: None  # called with the id of each alert that is let go
@@ -827,14 +811,14 @@ class LiveAlerts:
             if alert.deadline < before:
                 self._ends.put(alert)
         if self._places:
-            alert.area = self._areas.add(alert, revision.alert.shapes)
+            alert.area = self.areas.add(alert, revision.alert.shapes)
         if not alert.ended(now):
             self._trust(alert, now)
         return alert
 
     def _remove_area(self, alert: LiveAlert) -> None:
         """Remove the alert's area from the index of areas."""
-        self._areas.discard(alert.area)
+        self.areas.discard(alert.area)
         alert.area = NONE
 
     def _trust(self, alert: LiveAlert, now: Now) -> None:
@@ -913,14 +897,6 @@ class LiveAlerts:
         maybe = (self._ends.until(until) | self._shared.doubted) - withdrawn.keys()
         ended = sum(now.wall_ms >= alert.expires_at and now.monotonic < alert.deadline for alert in maybe)
         return ended + len(withdrawn) - len(self._shared.unbelieved)  # every unbelieved alert is withdrawn
-
-    def containing(self, place: Vector, reach_m: float) -> list[LiveAlert]:
-        """Return the alerts whose area contains the place, or comes within `reach_m` metres of it.
-
-        Cancelled alerts are not returned, but some of the returned alerts may have ended. An alert with several shapes
-        may be returned more than once.
-        """
-        return self._areas.containing(place, reach_m)
 
     def forget(self, rows: Rows) -> None:
         """Invalidate the flags of these rows in all alerts at once, so that other sessions can use the rows."""

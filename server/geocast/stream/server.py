@@ -38,7 +38,7 @@ from ..model.alert import Cancel, Entry, Revision, Untrusted
 from ..model.call import CallEntry
 from ..model.errors import trace
 from .bulk_send import open_sender
-from .connection import Connection, Stream
+from .connection import Stream
 from .flights import Flight
 from .hub import LOOK_S, Hub, OwnTestMaker
 from .log_reader import LogHealth, LogReader
@@ -379,7 +379,11 @@ class StreamServer(tasks.Part):
         connections = list(self._stream.all)
         for start in range(0, len(connections), RECHECK_BATCH):
             for connection in connections[start : start + RECHECK_BATCH]:
-                _recheck(connection)
+                try:
+                    connection.recheck()
+                except Exception as error:
+                    logger.error("checking a session's token failed, so its connection was dropped: %s", trace(error))
+                    connection.abort()  # its token may be revoked, so the session must not go on
             await asyncio.sleep(0)
 
     def _pause_s(self) -> float:
@@ -464,14 +468,6 @@ class StreamServer(tasks.Part):
         while self._stream.connections and time.monotonic() < deadline and not hurry.is_set():
             await tasks.first_of(time.monotonic() + TICK_S, hurry.wait())
         self._stream.abort_all()
-
-
-def _recheck(connection: Connection) -> None:
-    try:
-        connection.recheck()
-    except Exception as error:
-        logger.error("checking a session's token failed, so its connection was dropped: %s", trace(error))
-        connection.abort()  # its token may be revoked, so the session must not go on
 
 
 def _labels(values: Mapping[int, int]) -> list[tuple[str, float]]:

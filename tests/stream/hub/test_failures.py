@@ -44,7 +44,7 @@ PARTS = [
     (LiveAlert, "flags_of"),
     (LiveAlert, "mark_sent"),
     (FanOut, "_send"),
-    (FanOut, "_send_slice"),
+    (FanOut, "_take_owed"),
     (FanOut, "_visible"),
     (Flights, "end"),
     (Flights, "take_owed"),
