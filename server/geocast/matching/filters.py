@@ -28,9 +28,7 @@ class Filter(NamedTuple):
 
     def passes(self, category: str, rank: int) -> bool:
         """Return whether an alert of this category and rank (its severity as a number) passes the filter."""
-        if rank == EXTREME:
-            return True
-        return rank >= self.min_rank and (self.categories is None or category in self.categories)
+        return rank == EXTREME or (rank >= self.min_rank and _wants(self, category))
 
 
 EVERYTHING = Filter()
@@ -49,9 +47,8 @@ class Filters:
         self._uses = [1]  # by number; number 0 is counted once more, so that it is never freed
         self._free: list[int] = []
         self._min_rank = np.zeros(64, np.int8)
-        self._wants: dict[
-            str, NDArray[np.bool_]
-        ] = {}  # by category: for each filter number, whether it wants the category
+        # By category: for each filter number, whether the filter wants the category.
+        self._wants: dict[str, NDArray[np.bool_]] = {}
 
     def take(self, wanted: Filter) -> int:
         """Return the number of this filter, and record that it has one more user.

@@ -87,7 +87,8 @@ from numpy.typing import NDArray
 from ..alertlog import RETENTION_MS, Counts, EntryVerifier, TrustAll
 from ..alertlog.chain import NO_CHAIN, NO_KINDS, UNKNOWN, Chain, Kinds
 from ..clock import Now
-from ..matching.alert_index import NONE, AlertIndex, Filed
+from ..matching.alert_index import AlertIndex, Filed
+from ..matching.circle_index import NONE
 from ..model.alert import SEVERITY_RANK, Cancel, Entry, OtherKind, Revision, Untrusted
 from .compact_revision import pack, unpack
 from .delivery_flags import DeliveryFlags, Departures, Rows
