@@ -232,7 +232,6 @@ class StreamServer(tasks.Part):
         test alerts that sessions ask for; if it is None, sessions can't ask for any.
         """
         self.keeper = LogHealth(alert_log, clock)
-        self._settings = settings
         self._clock = clock
         self._log = alert_log
         self._metrics = metrics

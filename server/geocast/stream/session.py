@@ -46,7 +46,7 @@ from ..auth.scopes import RECEIVE
 from ..auth.tokens import Grant, TokenProof, TokenVerifier
 from ..clock import Now
 from ..geometry.sphere import cell_from_string, cell_place
-from ..matching.filters import Filter
+from ..matching.filters import EVERYTHING, Filter
 from ..matching.place_index import Place
 from ..model import close_codes, languages
 from ..model.alert import SEVERITY_RANK, Severity
@@ -366,15 +366,10 @@ class Session:
         The token is checked before the hub is called, so a session that is refused leaves nothing there. `enter` and
         `reply_with_owed` get the same `now`, so that no alert starts or ends between the two calls.
         """
-        given = hello.model_fields_set
         grant = None
-        if "token" in given or self._tokens.required:
+        if "token" in hello.model_fields_set or self._tokens.required:
             grant = self._grant(hello.token, now)
-        wanted = Filter(
-            frozenset(hello.categories) if "categories" in given else None,
-            SEVERITY_RANK[hello.min_severity],
-            languages.understood(hello.languages),
-        )
+        wanted = _changed(EVERYTHING, hello)
         places = [p.place() for p in hello.places]
         self.row = self._hub.enter(
             self._peer, self.wire, places, wanted, Rights(grant, now), hello.holding, now, _here(hello.places)
@@ -443,8 +438,8 @@ def _ref_of(fields: Mapping[str, Any]) -> dict[str, Any]:
         return {}
 
 
-def _changed(old: Filter, by: FilterBy) -> Filter:
-    """Return the filter `old`, changed as the `filter` message says: fields with a value replace the old ones.
+def _changed(old: Filter, by: Hello | FilterBy) -> Filter:
+    """Return the filter `old`, changed as the message says: fields with a value replace the old ones.
 
     A field that is null is cleared, and a field that is left out stays as it is.
     """
