@@ -98,16 +98,13 @@ class Filters:
             self._filters.append(wanted)
             self._uses.append(0)
             if number == len(self._min_rank):
-                self._grow()
+                self._min_rank = np.concatenate([self._min_rank, np.zeros_like(self._min_rank)])
+                self._wants = {c: np.concatenate([w, np.zeros_like(w)]) for c, w in self._wants.items()}
         self._numbers[wanted] = number
         self._min_rank[number] = wanted.min_rank
         for category, wants in self._wants.items():
             wants[number] = _wants(wanted, category)
         return number
-
-    def _grow(self) -> None:
-        self._min_rank = np.concatenate([self._min_rank, np.zeros_like(self._min_rank)])
-        self._wants = {c: np.concatenate([w, np.zeros_like(w)]) for c, w in self._wants.items()}
 
 
 def _wants(wanted: Filter, category: str) -> bool:

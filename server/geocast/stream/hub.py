@@ -479,8 +479,7 @@ class Hub:
         self._close(ready & (self._token_deadline[:n] <= mono), close_codes.BAD_TOKEN)
         self._close(ready & slow & (mono - self._slow_since[:n] >= SLOW_S), close_codes.SLOW)
         silent = ready & ~slow & (mono - self._last_read[:n] >= self.heartbeat_s + SILENCE_S)
-        for peer in self._peers_of(np.flatnonzero(silent)):
-            peer.abort()
+        self.drop(np.flatnonzero(silent))
         idle = mono - self._last_write[:n] >= self.heartbeat_s
         # A session to which a fan-out is about to send an alert needs no ping: the alert does the work of a ping. Pings
         # to such sessions would only slow down a fan-out to very many sessions.
