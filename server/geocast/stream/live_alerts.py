@@ -75,10 +75,10 @@ Rule 10  After a believed cancel, all other entries of the alert are ignored, wh
          3. The alert stays cancelled.
 """
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from heapq import heappop, heappush
-from itertools import islice
 from sys import intern
 
 import numpy as np
@@ -542,7 +542,7 @@ class Holdings:
         holding = {**known, **holding} if before == epoch else holding
         if self._size + min(len(holding), self._most) > MAX_HOLDINGS:
             self._make_room()
-        kept = dict(islice(holding.items(), min(self._most, MAX_HOLDINGS - self._size)))
+        kept = dict(itertools.islice(holding.items(), min(self._most, MAX_HOLDINGS - self._size)))
         if kept:
             self._rows[row] = now.monotonic + HOLDING_S, epoch, kept
             self._size += len(kept)
@@ -554,7 +554,7 @@ class Holdings:
         while self._most > 1 and self._size > MAX_HOLDINGS * 15 // 16:
             self._most = max(1, max(len(known) for _, _, known in self._rows.values()) // 2)
             for row, (_, _, known) in self._rows.items():
-                for alert_id in list(islice(known, self._most, None)):
+                for alert_id in list(itertools.islice(known, self._most, None)):
                     self._drop(row, alert_id, known)
                 if self._size <= MAX_HOLDINGS * 15 // 16:
                     break
@@ -621,7 +621,7 @@ class LiveAlerts:
         self._chains_before: dict[str, Chain] = {}  # alert id -> chain before the next entry (Rule 8)
         self._unfinished: set[str] = set()  # ids of alerts that may have a part of the entry whose processing failed
         self.behind = False  # whether the last `expire` may have left alerts that had ended (Rule 5)
-        self._arrivals = 0
+        self._arrivals = itertools.count(1)  # numbers the alerts in the order of arrival
         # The greatest value, in seconds, that (monotonic time - wall time) has had. A deadline that was computed from
         # the wall clock is at most the alert's end plus this value; `suspended` relies on that.
         self._clock_gap_s = float("-inf")
@@ -755,8 +755,7 @@ class LiveAlerts:
         if not isinstance(said, Revision) or now.wall_ms >= said.ends_at:
             return
         if alert is None and len(unbelieved) < MAX_UNBELIEVED and said.revision > self._gone.last(said.id):
-            self._arrivals += 1
-            alert = LiveAlert(said, now, self._arrivals, self._shared)
+            alert = LiveAlert(said, now, next(self._arrivals), self._shared)
             alert.chain = chain.then(entry)
         elif alert is not None and alert.unbelieved and said.revision > alert.number:
             alert.revise(said, now)
@@ -799,8 +798,7 @@ class LiveAlerts:
                 return None
             if now.wall_ms >= revision.ends_at and not self._may_doubt(revision):
                 return None
-            self._arrivals += 1
-            alert = LiveAlert(revision, now, self._arrivals, self._shared)
+            alert = LiveAlert(revision, now, next(self._arrivals), self._shared)
             self._ends.put(alert)
             self._alerts[alert.id] = alert
         elif alert.unbelieved and revision == alert.revision:
