@@ -36,7 +36,7 @@ from geocast.model import alert as shapes
 from geocast.model.alert import Circle
 from geocast.model.close_codes import SessionClosed
 from geocast.model.times import format_time
-from geocast.stream import fanout
+from geocast.stream import fanout, flights
 from geocast.stream.hub import Hub
 from geocast.stream.session import Session
 from geocast.wire.frames import SIGNED, WIRES
@@ -266,7 +266,7 @@ class Geocast(RuleBasedStateMachine):
             self.trace.sends("log", "node", item)
             self.quiet = False
             self.rules.read(item, self.now)
-            self.hub.deliver(entry(item), self.now)
+            self.hub.fanout.deliver(entry(item), self.now)
 
     # ---- steps of the publisher ----------------------------------------------------------------------------------
 
@@ -482,7 +482,7 @@ class Geocast(RuleBasedStateMachine):
         item = _one_of(self.known(), which)
         self.trace.sends("log", "node", f"{item}, again")
         self.seen = len(self.trace)
-        self.hub.deliver(entry(item), self.now)
+        self.hub.fanout.deliver(entry(item), self.now)
 
     @precondition(lambda self: not self.quiet)
     @rule(turns=st.sampled_from([1, 1, 2, 1000]))
@@ -531,8 +531,8 @@ class Geocast(RuleBasedStateMachine):
     def count(self, again):
         """Compare the delivery counts with the model's. With `again`, the first attempt to store them fails."""
         if again:
-            self.hub.live.put_back_counts(self.hub.take_counts())
-        for alert_id, counts in self.hub.take_counts().items():
+            self.hub.fanout.live.put_back_counts(self.hub.fanout.live.take_counts())
+        for alert_id, counts in self.hub.fanout.live.take_counts().items():
             self.sent[alert_id] = self.sent.get(alert_id, 0) + counts.sent
             self.acked[alert_id] = self.acked.get(alert_id, 0) + counts.acked
         assert self.sent == self.rules.sent, "section 4, `sent`"
@@ -568,7 +568,7 @@ class Geocast(RuleBasedStateMachine):
     @invariant()
     def the_hub_knows_who_is_there(self):
         assert len(self.hub) == len(self.phones), "sessions"
-        assert self.hub.places == sum(len(phone.client.places) for phone in self.phones), (
+        assert self.hub.fanout.places == sum(len(phone.client.places) for phone in self.phones), (
             "places of sessions, no others"
         )
 
@@ -608,8 +608,10 @@ def _list(items):
 @pytest.fixture
 def small(monkeypatch):
     """Make the hub's limits small. Then few sessions fill a batch of the fan-out, and few alerts use up its 64 bits."""
-    for name, number in {"SLICE": 1, "NEAREST": 2, "FLIGHTS": 3, "FLIGHTS_BELOW_EXTREME": 2}.items():
+    for name, number in {"SLICE": 1, "NEAREST": 2}.items():
         monkeypatch.setattr(fanout, name, number)
+    for name, number in {"FLIGHTS": 3, "FLIGHTS_BELOW_EXTREME": 2}.items():
+        monkeypatch.setattr(flights, name, number)
 
 
 @pytest.mark.slow

@@ -43,7 +43,7 @@ from geocast.alertlog.sqlite.log import SqliteLog
 from geocast.clock import Now, SystemClock
 from geocast.matching.filters import EVERYTHING
 from geocast.model.alert import AcceptedTerms, Alert, Approval, Circle, KnownShape, Revision
-from geocast.stream.hub import Hub
+from geocast.stream.hub import Hub, Rights
 from geocast.wire.frames import JSON
 
 NEAR = 10  # alerts that contain the place of the measured sessions
@@ -263,7 +263,6 @@ class _Nobody:
     """A connection that discards everything that is sent on it."""
 
     descriptor = -1
-    may_test, deadline, subject, quals = False, math.inf, None, frozenset[str]()
 
     def write(self, data: bytes) -> None:
         """Discard the data."""
@@ -278,14 +277,14 @@ class _Nobody:
 def _inside(count: int, cores: set[int], pipe: Connection) -> None:
     os.sched_setaffinity(0, cores)
     clock, hub, nobody = SystemClock(), Hub(20_000), _Nobody()
-    row = hub.enter(nobody, JSON, [(*CENTRE, 10.0)], EVERYTHING, nobody, {}, clock.now())
+    row = hub.enter(nobody, JSON, [(*CENTRE, 10.0)], EVERYTHING, Rights(None, clock.now()), {}, clock.now())
     hub.reply_with_owed(row, {"type": "welcome"}, clock.now())
     entries = [codec.encode(alert) for alert in _alerts(count, time.time_ns() // 1_000_000 + 3_600_000)]
     before, start = processes.rss_bytes([os.getpid()]), time.process_time()
     for data in entries:
         entry = codec.decode(data, "", 1, 0)
         assert isinstance(entry, Revision)
-        hub.deliver(entry, clock.now())
+        hub.fanout.deliver(entry, clock.now())
         while hub.turn(clock.now()):
             pass
     spent_s = time.process_time() - start
@@ -304,7 +303,7 @@ def _inside(count: int, cores: set[int], pipe: Connection) -> None:
 def _let_go_ms(hub: Hub, now: Now) -> float:
     """Sweep a hub until it has removed all ended alerts; return the duration of the longest sweep in ms."""
     later, longest = Now(now.wall_ms + 2 * 3_600_000, now.monotonic + 7_200), 0.0
-    while len(hub.live):
+    while len(hub.fanout.live):
         start = time.perf_counter()
         hub.sweep(later)
         longest = max(longest, time.perf_counter() - start)

@@ -20,8 +20,8 @@ from geocast.model.call import PlaceKind, Role
 from geocast.model.languages import MAX_WANTED
 from geocast.model.qualifications import MAX_QUALS
 from geocast.stream.connection import BURST, HELLO_S, MAX_HELLO_BYTES, MAX_MESSAGE_BYTES, PATH, RATE_PER_S
-from geocast.stream.hub import SILENCE_S
-from geocast.stream.session import HEARTBEAT_S, MESSAGES, Ref
+from geocast.stream.hub import HEARTBEAT_S, SILENCE_S
+from geocast.stream.session import MESSAGES, Ref
 from geocast.wire.fields import Id, Latitude, Longitude, Phone, RevisionNumber
 from geocast.wire.frames import JSON, MSGPACK, WIRES
 from geocast.wire.output import AlertOut, LanguageOut, TimeOut

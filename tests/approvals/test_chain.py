@@ -205,7 +205,7 @@ async def following(log):
         town.deliver(entry)
         town.run()
 
-    reader = LogReader(log, town.clock, town.hub.live, town.deliver, LogHealth(log, town.clock))
+    reader = LogReader(log, town.clock, town.hub.fanout.live, town.deliver, LogHealth(log, town.clock))
     reading = asyncio.create_task(reader.read_for_ever())
     try:
         await asyncio.wait_for(reader.caught_up.wait(), 60)
@@ -323,7 +323,7 @@ def test_copied_entry_is_ignored_and_alert_continues(place, in_force, whose):  #
 def a_town(in_force, *reviewers):
     """Return a town whose verifier has these reviewers, and the verifier."""
     town, verifier = Town(), ApprovalVerifier(in_force, known(*reviewers))
-    town.hub.live.verifier = verifier
+    town.hub.fanout.live.verifier = verifier
     return town, verifier
 
 
@@ -338,7 +338,7 @@ def test_cancel_of_untrusted_alert_is_sent_only_to_sessions_that_have_it():
     read(town, verifier, a_revision())
     holder, newcomer = town.join(holding={"a-1": 1}), town.join()
     assert (holder.received(), newcomer.received()) == (["welcome"], ["welcome"])
-    assert len(town.hub.live) == town.hub.live.suspended(town.clock.now()) == 0
+    assert len(town.hub.fanout.live) == town.hub.fanout.live.suspended(town.clock.now()) == 0
     read(town, verifier, a_cancel("a-1", 2))
     assert (holder.received(), newcomer.received()) == ([], [])
     read(town, verifier, proved(a_cancel("a-1", 3), "r-1"))
@@ -355,7 +355,7 @@ def test_alert_that_becomes_valid_is_sent_to_sessions_that_lack_it():
     town.sweep()
     town.run()
     assert (holder.received(), newcomer.received()) == (["welcome"], ["welcome", "a-1/1"])
-    assert len(town.hub.live) == 1
+    assert len(town.hub.fanout.live) == 1
 
 
 def test_signed_revision_replaces_forgery_with_higher_number():
@@ -374,11 +374,11 @@ def test_number_of_remembered_untrusted_alerts_is_limited(monkeypatch):
     town, verifier = a_town(POLICY)
     for number in range(5):
         read(town, verifier, a_revision(f"b-{number}"))
-    assert (len(list(town.hub.live)), len(town.hub.live)) == (3, 0)
+    assert (len(list(town.hub.fanout.live)), len(town.hub.fanout.live)) == (3, 0)
     town.clock.advance(86_400)
     town.sweep()
     read(town, verifier, a_revision("c", occurred_at=town.clock.wall_ms, expires_at=town.clock.wall_ms + 60_000))
-    assert [alert.id for alert in town.hub.live] == ["c"]
+    assert [alert.id for alert in town.hub.fanout.live] == ["c"]
 
 
 def test_cancel_of_forgotten_alert_does_not_end_new_alert_with_same_id():

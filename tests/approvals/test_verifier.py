@@ -91,7 +91,7 @@ async def all_of(log):
 def told(entries, verifier):
     """Return the messages to a subscriber inside the area when these entries are applied in this order."""
     town = Town()
-    town.hub.live.verifier = verifier
+    town.hub.fanout.live.verifier = verifier
     peer = town.join()
     for entry in entries:
         town.publish(entry)
@@ -320,7 +320,7 @@ def after_reload(before, after, *entries, policies=(POLICY, POLICY)):
     verifier = ApprovalVerifier(policies[0], known(*before))
     town, log = Town(), MemoryLog(verifier)
     peer = town.join()
-    reader = LogReader(log, town.clock, town.hub.live, town.deliver, LogHealth(log, town.clock))
+    reader = LogReader(log, town.clock, town.hub.fanout.live, town.deliver, LogHealth(log, town.clock))
     said = []
 
     async def main():
@@ -371,26 +371,26 @@ def test_alert_stays_live_when_new_policy_needs_more_approvals():
 def test_alert_approved_by_restored_key_is_not_sent_again_to_sessions_that_have_it():
     """A later signed entry goes to everybody who has the alert (rules NC3, R2)."""
     verifier, town = ApprovalVerifier(FEW, known("r-1")), Town()
-    town.hub.live.verifier = verifier
+    town.hub.fanout.live.verifier = verifier
     early = town.join()
     town.publish(verifier.verify(proved(a_revision(), "r-1"), ("a-1", 1), "1"))
-    [alert] = town.hub.live
+    [alert] = town.hub.fanout.live
     verifier.replace(FEW, known("r-2"))
-    town.hub.live.verify_again(alert)
+    town.hub.fanout.live.verify_again(alert)
     late = town.join()
     town.sweep()
     assert (early.received(), late.received()) == (["welcome", "a-1/1"], ["welcome"])
     verifier.replace(FEW, known("r-1"))
-    town.hub.live.verify_again(alert)
+    town.hub.fanout.live.verify_again(alert)
     town.sweep()
     town.run()
     assert (early.received(), late.received()) == ([], ["a-1/1"])
     verifier.replace(FEW, known("r-2"))
-    town.hub.live.verify_again(alert)
+    town.hub.fanout.live.verify_again(alert)
     town.publish(proved(NEXT, "r-2"))
     assert (early.received(), late.received()) == (["a-1/2"], ["a-1/2"])
     verifier.replace(FEW, known("r-1"))
-    town.hub.live.verify_again(alert)
+    town.hub.fanout.live.verify_again(alert)
     town.publish(proved(a_cancel("a-1", 3), "r-1"))
     assert (early.received(), late.received()) == (["-a-1/3"], ["-a-1/3"])
 

@@ -157,7 +157,7 @@ class Node:
         self.calls, self.hub = worker.hub, Hub(32, calls=worker.hub)
         self._pump = Pump(self.hub, self.clock)
         worker.wake = self._pump.wake
-        reader = LogReader(self.log, self.clock, self.hub.live, self.hub.deliver, health, worker.read)
+        reader = LogReader(self.log, self.clock, self.hub.fanout.live, self.hub.fanout.deliver, health, worker.read)
         works = {"calls": worker.run, "phones": tasks.every(LIVE_S, self._live)}
         self._desk = self._service()
         async with tasks.running(reader=reader.read_for_ever, tick=tasks.every(TICK_S, self._tick), **works):
@@ -298,7 +298,7 @@ class Phone:
     def report(self, call_id, state):
         """Report progress."""
         self._report = call_id, state
-        self._say(self.node.hub.report, *self._report)
+        self._say(self.node.calls.report, *self._report)
 
     def acknowledge(self, call_id):
         """Acknowledge the revision that it shows."""
@@ -329,7 +329,7 @@ class Phone:
                 self._say(self.node.hub.accept, call_id, 60)
         while self._again and self.row >= 0:
             self._link.declined.add(self._again[0])
-            self._say(self.node.hub.decline, self._again.pop(0))
+            self._say(lambda row, call_id, _now: self.node.calls.decline(row, call_id), self._again.pop(0))
 
     def _connect(self, now):
         self._lines += 1
@@ -346,7 +346,7 @@ class Phone:
             return
         self._say(self.node.hub.reply_with_owed, {"type": "welcome"})
         if self._report is not None:
-            self._say(self.node.hub.report, *self._report)
+            self._say(self.node.calls.report, *self._report)
 
     def _say(self, what, *args):
         """Pass a message of this phone to the hub; an exception ends the connection."""

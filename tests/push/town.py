@@ -35,7 +35,7 @@ from geocast.push.registering import Registering, RegistrationTerms
 from geocast.push.webpush import Vapid
 from geocast.run.push import SWEEP_S
 from geocast.storage import write_behind
-from geocast.stream import delivery_flags, fanout, live_alerts
+from geocast.stream import delivery_flags, fanout, flights, live_alerts
 from geocast.stream.log_reader import LogHealth, LogReader
 
 METRE = 1 / 111_195  # in degrees of latitude
@@ -96,7 +96,7 @@ def _places():
     """Return what may fail: name -> (the classes or modules that have it, its name there, the function)."""
     ours = [each for name, each in sorted(sys.modules.items()) if name.startswith("geocast.")]
     modules = [each for each in ours if each.__name__.startswith("geocast.push.") and each.__name__ not in NOT_HERE]
-    modules += [fanout, live_alerts, delivery_flags, write_behind]
+    modules += [fanout, flights, live_alerts, delivery_flags, write_behind]
     found = {}
     for module in modules:
         for name, value in vars(module).items():

@@ -17,4 +17,4 @@ def rows(*numbers):
 
 def concerned(alerts, place=DALLAS, reach_m=0.0):
     """Return the ids of the alerts whose area contains the place."""
-    return [alert.id for alert in alerts.containing(unit_vector(*place), reach_m)]
+    return [alert.id for alert in alerts.areas.containing(unit_vector(*place), reach_m)]

@@ -410,7 +410,7 @@ def test_missed_alerts_are_sent_before_waiting_messages_are_read():
     line.transport.full = True
     line.say(frame(Opcode.PING, b"1") + frame(TEXT, PING_MESSAGE))
     now = line.clock.now()
-    line.stream.hub.deliver(a_revision(), now)
+    line.stream.hub.fanout.deliver(a_revision(), now)
     while line.stream.hub.turn(now):
         pass
     assert line.hear() == [(Opcode.PONG, b"1")]

@@ -36,9 +36,8 @@ from geocast.metrics import Metrics
 from geocast.model import close_codes
 from geocast.stream import connection
 from geocast.stream.connection import HEADERS_S, HELLO_S, LINGER_S, SPARE, Stream
-from geocast.stream.hub import SILENCE_S, SLOW_S, Hub
+from geocast.stream.hub import HEARTBEAT_S, SILENCE_S, SLOW_S, Hub
 from geocast.stream.server import FREEZE_EVERY, THAW_S, GcFreezer
-from geocast.stream.session import HEARTBEAT_S
 
 CLIENTS = 8
 KEYS = Keys()

@@ -15,9 +15,9 @@ from geocast.auth.tokens import Key, TokenVerifier, sign
 from geocast.clock import Now
 from geocast.model import close_codes
 from geocast.stream import fanout, hub
-from geocast.stream.hub import Hub
+from geocast.stream.hub import HEARTBEAT_S, Hub
 from geocast.stream.server import Pump
-from geocast.stream.session import HEARTBEAT_S, Session
+from geocast.stream.session import Session
 from geocast.wire.frames import JSON, MSGPACK
 
 LIFE_S = 10.0  # of an alert
@@ -62,7 +62,7 @@ class HubHarness:
 
     def reads(self, entry):
         """Have the node read an entry of the log."""
-        self.hub.deliver(entry, self.clock.now())
+        self.hub.fanout.deliver(entry, self.clock.now())
 
     def reads_alert(self, alert_id="a-1", revision=1, **changes):
         self.reads(a_revision(alert_id, revision, **{"expires_at": END_MS} | changes))
@@ -382,7 +382,7 @@ def test_alert_expired_by_the_monotonic_clock_is_forgotten_at_the_next_check(hou
     harness.clock.wall_ms += hours * HOUR_MS
     harness.clock.advance(LIFE_S)
     harness.sweep()
-    assert len(harness.hub.live) == 0
+    assert len(harness.hub.fanout.live) == 0
 
 
 @pytest.mark.parametrize("turns", [0, 1, 100])
@@ -481,7 +481,7 @@ def test_clock_is_read_before_each_batch_of_a_fan_out(harness):
         harness.phone()
     harness.received()
     harness.clock = HastyClock()
-    harness.hub.deliver(a_revision(expires_at=NOON_MS + 11), FakeClock().now())
+    harness.hub.fanout.deliver(a_revision(expires_at=NOON_MS + 11), FakeClock().now())
 
     async def fan_out():
         pump = Pump(harness.hub, harness.clock)

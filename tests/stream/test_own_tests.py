@@ -56,17 +56,17 @@ def test_own_test_is_not_live_and_not_counted():
     line.tell(ASKED)
     line.tell({"type": "ack", "id": "try:k3Hq9wZ2", "revision": 1})
     hub = line.stream.hub
-    assert (len(messages(line)), len(hub.live), hub.sends, hub.take_counts()) == (2, 0, 0, {})
+    assert (len(messages(line)), len(hub.fanout.live), hub.fanout.sends, hub.fanout.live.take_counts()) == (2, 0, 0, {})
 
 
 def test_client_that_holds_an_own_test_is_sent_nothing_about_it_after_it_reconnects():
     """TR7: it is unknown (R5e), and alerts are sent as ever."""
     stream = trying()
     line = opened(stream)
-    stream.hub.deliver(a_revision("a-1"), line.clock.now())
+    stream.hub.fanout.deliver(a_revision("a-1"), line.clock.now())
     line.tell({"type": "hello", "places": PLACES, "holding": {"try:k3Hq9wZ2": 1, "a-1": 1}})
     assert [(each["type"], each["live"]) for each in messages(line)] == [("welcome", 0)]
-    stream.hub.deliver(a_cancel("a-1"), line.clock.now())
+    stream.hub.fanout.deliver(a_cancel("a-1"), line.clock.now())
     while stream.hub.turn(line.clock.now()):
         pass
     assert [(each["type"], each["id"]) for each in messages(line)] == [("cancel", "a-1")]

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from types import SimpleNamespace
 
 import pytest
 from support.fakes import HOUR_MS, NOON_MS, FakeClock, a_cancel, a_revision
@@ -53,7 +54,7 @@ class Reading:
 
     def live(self):
         """Return the ids and numbers of the alerts that are live."""
-        return {f"{a.id}/{a.number}" for a in self.delivery._hub.live if not a.ended(self.clock.now())}
+        return {f"{a.id}/{a.number}" for a in self.delivery._hub.fanout.live if not a.ended(self.clock.now())}
 
     async def reads(self, entry):
         """Append an entry, and wait until it has been read and applied."""
@@ -366,7 +367,7 @@ class Turns:
     """Stands in for a hub that always has something left to send. It records the number of rows of each turn."""
 
     def __init__(self, count):
-        self.rows, self._count, self.calling = [], count, False
+        self.rows, self._count, self.calls = [], count, SimpleNamespace(busy=False)
 
     def turn(self, _now, rows):
         self.rows.append(rows)
@@ -404,7 +405,7 @@ def test_calls_for_help_are_sent_without_pauses_while_a_request_is_under_way(mon
 
     async def main():
         turns = Turns(4)
-        turns.calling = True
+        turns.calls.busy = True
         pump = Pump(turns, FakeClock(), lambda: True)
         pump.wake()
         await asyncio.wait_for(pump.idle.wait(), 30)
@@ -440,7 +441,7 @@ def test_entry_that_fails_once_is_applied_at_the_second_attempt(monkeypatch, cap
 
     async def main():
         async with Reading() as reading:
-            failing_times(monkeypatch, reading.delivery._hub.live, "apply", 1)
+            failing_times(monkeypatch, reading.delivery._hub.fanout.live, "apply", 1)
             await reading.reads(a_revision())
             assert reading.live() == {"a-1/1"}
             assert failed_entries(reading) == ([], 0)
@@ -455,7 +456,7 @@ def test_alert_with_an_entry_that_cannot_be_applied_is_sent_to_nobody_new(monkey
     async def main():
         async with Reading() as reading:
             await reading.reads(a_revision())
-            failing_times(monkeypatch, reading.delivery._hub.live, "apply", 2)
+            failing_times(monkeypatch, reading.delivery._hub.fanout.live, "apply", 2)
             await reading.reads(a_revision(revision=2))
             assert reading.live() == set()
             assert failed_entries(reading) == (["entry 2 of a-1 could not be applied"], 1)
@@ -473,13 +474,13 @@ def test_new_keys_do_not_bring_back_an_alert_whose_cancel_could_not_be_applied(m
     async def main():
         async with Reading() as reading:
             await reading.reads(a_revision())
-            failing_times(monkeypatch, reading.delivery._hub.live, "apply", 2)
+            failing_times(monkeypatch, reading.delivery._hub.fanout.live, "apply", 2)
             await reading.reads(a_cancel())
             reading.log.verifier.version += 1
             await reading.delivery._reader._verify_live()
             assert reading.live() == set()
             await reading.reads(MORE)
-            assert reading.delivery._hub.live.find("a-1", reading.clock.now()).cancel is not None
+            assert reading.delivery._hub.fanout.live.find("a-1", reading.clock.now()).cancel is not None
             assert failed_entries(reading) == ([], 1)
 
     run(main)
@@ -490,7 +491,7 @@ def test_failed_entry_is_no_longer_a_reason_to_be_unready_when_its_alert_has_end
 
     async def main():
         async with Reading() as reading:
-            failing_times(monkeypatch, reading.delivery._hub.live, "apply", 2)
+            failing_times(monkeypatch, reading.delivery._hub.fanout.live, "apply", 2)
             await reading.reads(a_revision())
             assert failed_entries(reading)[0] == ["entry 1 of a-1 could not be applied"]
             reading.clock.advance(3600)
@@ -521,7 +522,7 @@ def test_process_in_which_an_alert_is_never_sent_is_not_ready(monkeypatch):
     async def main():
         monkeypatch.setattr(Pump, "wake", lambda _self: None)
         async with Reading() as reading:
-            monkeypatch.setattr(reading.delivery._hub._fanout, "_free", [])  # somebody is connected
+            monkeypatch.setattr(reading.delivery._hub.fanout, "_free", [])  # somebody is connected
             await reading.reads(a_revision())
             reading.clock.advance(STUCK_S)
             assert not any("stuck" in each for each in reading.delivery.unready())

@@ -24,7 +24,7 @@ CELL = "89446c3a5afffff"  # of resolution 9, in Dallas
 HOUR_S = 3600
 
 
-class FakeAudience:
+class FakeHub:
     """The hub, as a session sees it.
 
     Purpose: to see what a session calls, in which order. Lies: the only session has row 5 (its place in the hub's
@@ -33,54 +33,55 @@ class FakeAudience:
 
     def __init__(self):
         self.heartbeat_s = 25
-        self.calls = []
+        self.called = []
         self.sent = []
         self.filter = EVERYTHING
         self.resting_until = None
+        self.fanout = self.calls = self  # what a session asks its hub for
 
     def enter(self, peer, wire, places, wanted, rights, holding, now, here=None):
-        self.calls.append(("enter", places, wanted, dict(holding)))
+        self.called.append(("enter", places, wanted, dict(holding)))
         self.here = here
         self.rights, self.filter = rights, wanted
         return 5
 
     def move(self, row, places, here=None):
-        self.calls.append(("move", row, places))
+        self.called.append(("move", row, places))
         self.here = here
 
     def set_filter(self, row, wanted):
-        self.calls.append(("set_filter", row, wanted))
+        self.called.append(("set_filter", row, wanted))
         self.filter = wanted
 
     def filter_of(self, row):
         return self.filter
 
     def set_rights(self, row, rights):
-        self.calls.append(("set_rights", row))
+        self.called.append(("set_rights", row))
         self.rights = rights
 
     def acknowledge(self, row, alert_id, revision, now):
-        self.calls.append(("acknowledge", row, alert_id, revision))
+        self.called.append(("acknowledge", row, alert_id, revision))
 
     def accept(self, row, call_id, eta_s, now):
-        self.calls.append(("accept", row, call_id, eta_s))
+        self.called.append(("accept", row, call_id, eta_s))
 
-    def decline(self, row, call_id, now):
-        self.calls.append(("decline", row, call_id))
+    def decline(self, row, call_id):
+        self.called.append(("decline", row, call_id))
 
     def report(self, row, call_id, state, now):
-        self.calls.append(("report", row, call_id, state))
+        self.called.append(("report", row, call_id, state))
 
     def rest_until(self, row, now):
         """Return until when the person rests; None if they don't."""
         return self.resting_until
 
     def reply_with_owed(self, row, reply, now):
-        self.calls.append(("reply_with_owed", row, reply["type"]))
+        self.called.append(("reply_with_owed", row, reply["type"]))
         self.sent.append(reply | {"live": 0})
 
     def reply(self, row, message, now):
-        self.calls.append(("reply", row, message["type"]))
+        self.called.append(("reply", row, message["type"]))
         self.sent.append(dict(message))
 
 
@@ -89,8 +90,8 @@ class Talk:
 
     def __init__(self, wire=JSON, required=False):
         self.clock = FakeClock()
-        self.audience = FakeAudience()
-        self.session = Session(FakePeer(), wire, self.audience, TokenVerifier(KEYS, required=required))
+        self.hub = FakeHub()
+        self.session = Session(FakePeer(), wire, self.hub, TokenVerifier(KEYS, required=required))
 
     def say(self, message):
         """Send one message (a dict, or the raw payload); return the answers, or the close that ended the session.
@@ -100,14 +101,14 @@ class Talk:
         said = message
         if isinstance(message, dict):
             message = (json.dumps if self.session.wire is JSON else msgpack.packb)(message)
-        before = len(self.audience.sent)
+        before = len(self.hub.sent)
         try:
             self.session.receive(message.encode() if isinstance(message, str) else message, self.clock.now())
         except SessionClosed as ended:
             if isinstance(said, dict) and ended.close in (close_codes.BAD_TOKEN, close_codes.NOT_ALLOWED):
                 check_client_message(said)
             return ended.close
-        answers = self.audience.sent[before:]
+        answers = self.hub.sent[before:]
         for answer in answers:
             check_server_message(answer)
         if isinstance(said, dict) and not any(answer["type"] == "error" for answer in answers):
@@ -130,7 +131,7 @@ def talk():
     """A session that has said `hello`, on a node that requires no token."""
     talk = Talk()
     talk.say(hello())
-    talk.audience.calls.clear()
+    talk.hub.called.clear()
     return talk
 
 
@@ -164,7 +165,7 @@ def test_hello_registers_places_filter_and_the_alerts_that_the_client_has():
     """The hub has them before `welcome` is sent (M1)."""
     talk = Talk()
     talk.say(hello(places=[PLACE], holding={"a-1": 2}, categories=["arson", "arson"], min_severity="severe"))
-    assert talk.audience.calls == [
+    assert talk.hub.called == [
         ("enter", [(*DALLAS, 0.0)], Filter(frozenset({"arson"}), 2), {"a-1": 2}),
         ("reply_with_owed", 5, "welcome"),
     ]
@@ -174,7 +175,7 @@ def test_hello_without_a_filter_selects_all_alerts():
     """The filter is optional (M1)."""
     talk = Talk()
     talk.say(hello())
-    assert talk.audience.calls[0] == ("enter", [], EVERYTHING, {})
+    assert talk.hub.called[0] == ("enter", [], EVERYTHING, {})
 
 
 def test_hello_registers_languages_and_welcome_repeats_them_normalized():
@@ -182,7 +183,7 @@ def test_hello_registers_languages_and_welcome_repeats_them_normalized():
     talk = Talk()
     [welcome] = talk.say(hello(languages=["de-AT", "EN", "de-at", "zh-Hant-TW", "en"]))
     assert welcome["languages"] == ["de-at", "en", "zh-hant-tw"]
-    assert talk.audience.filter == Filter(None, 0, ("de-at", "en", "zh-hant-tw"))
+    assert talk.hub.filter == Filter(None, 0, ("de-at", "en", "zh-hant-tw"))
     assert Talk(MSGPACK).say(hello(languages=[]))[0]["languages"] == []
 
 
@@ -190,7 +191,7 @@ def test_hello_with_an_empty_list_of_categories_selects_only_extreme_alerts():
     """A filter has 0 to 64 categories (M10)."""
     talk = Talk()
     talk.say(hello(categories=[]))
-    assert talk.audience.filter == Filter(frozenset(), 0)
+    assert talk.hub.filter == Filter(frozenset(), 0)
 
 
 def test_hello_with_a_valid_token_opens_the_session():
@@ -198,19 +199,19 @@ def test_hello_with_a_valid_token_opens_the_session():
     talk = Talk(required=True)
     [welcome] = talk.say(hello(token=token()))
     assert welcome["token_expires_at"] == "2026-01-31T13:00:00.000Z"
-    assert talk.audience.rights.deadline == talk.clock.monotonic + HOUR_S
-    assert not talk.audience.rights.may_test
+    assert talk.hub.rights.deadline == talk.clock.monotonic + HOUR_S
+    assert not talk.hub.rights.may_test
 
 
 def test_test_alerts_are_visible_only_with_the_test_scope():
     """Without a token, test alerts are never visible, not even with --dev (R6)."""
     talk = Talk()
     talk.say(hello(token=token(scopes=(RECEIVE, TEST))))
-    assert talk.audience.rights.may_test
+    assert talk.hub.rights.may_test
     talk = Talk()
     talk.say(hello())
-    assert not talk.audience.rights.may_test
-    assert talk.audience.rights.deadline == float("inf")
+    assert not talk.hub.rights.may_test
+    assert talk.hub.rights.deadline == float("inf")
 
 
 # ---- places --------------------------------------------------------------------------------------------------
@@ -233,7 +234,7 @@ def test_test_alerts_are_visible_only_with_the_test_scope():
 def test_place_given_as_point_or_cell_is_registered_with_its_accuracy_radius(talk, place, expected):
     """`accuracy_m` is 0 to 2,000; a cell has a resolution of 7 to 15 (M7, M8)."""
     assert talk.say({"type": "move", "places": [place]}) == [{"type": "ok", "live": 0}]
-    assert talk.audience.calls == [("move", 5, [expected]), ("reply_with_owed", 5, "ok")]
+    assert talk.hub.called == [("move", 5, [expected]), ("reply_with_owed", 5, "ok")]
 
 
 @pytest.mark.parametrize(
@@ -273,7 +274,7 @@ def test_malformed_place_is_refused(talk, place):
     for places in ([place], [PLACE, place]):
         [error] = talk.say({"type": "move", "places": places})
         assert (error["type"], error["code"]) == ("error", "bad-field")
-    assert [call[0] for call in talk.audience.calls] == ["reply", "reply"]
+    assert [call[0] for call in talk.hub.called] == ["reply", "reply"]
 
 
 def test_session_may_have_at_most_8_places(talk):
@@ -305,27 +306,27 @@ def test_session_may_have_at_most_8_places(talk):
 )
 def test_filter_message_keeps_omitted_fields_and_null_clears_them(talk, fields, expected):
     """Each of the three fields can be changed alone (M3, LA2)."""
-    talk.audience.filter = Filter(frozenset({"robbery"}), 2, ("sv",))
+    talk.hub.filter = Filter(frozenset({"robbery"}), 2, ("sv",))
     assert talk.say({"type": "filter", **fields}) == [{"type": "ok", "live": 0}]
-    assert talk.audience.calls == [("set_filter", 5, expected), ("reply_with_owed", 5, "ok")]
+    assert talk.hub.called == [("set_filter", 5, expected), ("reply_with_owed", 5, "ok")]
 
 
 def test_new_token_of_the_same_sub_replaces_the_rights():
     """The last accepted token is the one that counts (M4, T6)."""
     talk = Talk(required=True)
     talk.say(hello(token=token()))
-    talk.audience.calls.clear()
+    talk.hub.called.clear()
     fresh = token(scopes=(RECEIVE, TEST), lifetime_s=2 * HOUR_S)
     assert talk.say({"type": "token", "token": fresh, "ref": 1}) == [{"type": "ok", "ref": 1, "live": 0}]
-    assert talk.audience.calls == [("set_rights", 5), ("reply_with_owed", 5, "ok")]
-    assert talk.audience.rights.may_test
-    assert talk.audience.rights.deadline == talk.clock.monotonic + 2 * HOUR_S
+    assert talk.hub.called == [("set_rights", 5), ("reply_with_owed", 5, "ok")]
+    assert talk.hub.rights.may_test
+    assert talk.hub.rights.deadline == talk.clock.monotonic + 2 * HOUR_S
 
 
 def test_ack_is_passed_to_the_hub_and_gets_no_answer(talk):
     """An `ack` has an id and a revision (M5)."""
     assert talk.say({"type": "ack", "id": "a-1", "revision": 2}) == []
-    assert talk.audience.calls == [("acknowledge", 5, "a-1", 2)]
+    assert talk.hub.called == [("acknowledge", 5, "a-1", 2)]
 
 
 def test_ping_is_answered_with_the_time(talk):
@@ -443,7 +444,7 @@ def test_bad_first_message_ends_the_session(message, required, expected):
         assert answer[0]["type"] == "welcome"
     else:
         assert answer is expected
-        assert talk.audience.calls == []
+        assert talk.hub.called == []
         assert talk.session.row == -1
 
 
@@ -497,14 +498,14 @@ def test_mistake_after_hello_closes_the_session_or_gets_an_error(message, expect
     """The first rule that applies counts. After an `error` the session goes on, and nothing was applied (X1 to X7)."""
     talk = Talk(required=True)
     talk.say(hello(token=token()))
-    talk.audience.calls.clear()
+    talk.hub.called.clear()
     answer = talk.say(message)
     if isinstance(expected, str):
         assert [(m["type"], m["code"]) for m in answer] == [("error", expected)]
-        assert talk.audience.calls == [("reply", 5, "error")]
+        assert talk.hub.called == [("reply", 5, "error")]
     else:
         assert answer is expected
-        assert talk.audience.calls == []
+        assert talk.hub.called == []
 
 
 @pytest.mark.parametrize(
@@ -560,9 +561,9 @@ def test_refused_token_changes_nothing():
     """The last accepted token is the one that counts (T6)."""
     talk = Talk()
     talk.say(hello(token=token()))
-    rights = talk.audience.rights
+    rights = talk.hub.rights
     talk.say({"type": "token", "token": token(scopes=(TEST,), lifetime_s=9 * HOUR_S)})
-    assert talk.audience.rights is rights
+    assert talk.hub.rights is rights
 
 
 def test_messagepack_coordinates_may_be_int_or_float_but_revision_must_be_int():
@@ -571,7 +572,7 @@ def test_messagepack_coordinates_may_be_int_or_float_but_revision_must_be_int():
     as_float_32 = b"\x82\xa4type\xa4move\xa6places\x91\x82\xa3lat\xca\x42\x02\x00\x00\xa3lng\xd0\xf0"
     talk.say(hello())
     assert talk.say(as_float_32) == [{"type": "ok", "live": 0}]
-    assert talk.audience.calls[-2] == ("move", 5, [(32.5, -16.0, 0.0)])
+    assert talk.hub.called[-2] == ("move", 5, [(32.5, -16.0, 0.0)])
     assert talk.say({"type": "ack", "id": "a-1", "revision": 1.0})[0]["code"] == "bad-field"
 
 
@@ -597,7 +598,7 @@ def qualified(*quals, key_may=("cpr", "medic"), sub="phone"):
     """Return a session whose key may grant these qualifications, and a `hello` with a token that claims them."""
     talk = Talk()
     talk.session = Session(
-        FakePeer(), JSON, talk.audience, TokenVerifier({"k1": Key(PUBLIC | {"quals": list(key_may)}, "EdDSA")})
+        FakePeer(), JSON, talk.hub, TokenVerifier({"k1": Key(PUBLIC | {"quals": list(key_may)}, "EdDSA")})
     )
     return talk, hello(token=sign(PRIVATE, sub, (RECEIVE,), NOON_MS // 1000, HOUR_S, quals), places=[PLACE])
 
@@ -609,7 +610,7 @@ def test_welcome_names_the_qualifications_that_the_key_may_grant():
     assert welcome["quals"] == ["cpr", "medic"]
     assert welcome["retry"] == {"min_ms": 200, "max_ms": 3_000}
     assert "rest_until" not in welcome
-    assert (talk.audience.rights.subject, talk.audience.rights.quals) == (("", "phone"), {"cpr", "medic"})
+    assert (talk.hub.rights.subject, talk.hub.rights.quals) == (("", "phone"), {"cpr", "medic"})
     talk, first = qualified("triage")
     [welcome] = talk.say(first)
     assert "quals" not in welcome
@@ -619,7 +620,7 @@ def test_welcome_names_the_qualifications_that_the_key_may_grant():
 def test_welcome_says_until_when_a_responder_rests():
     """After a task the responder is not called for a while, and the client can say so (RQ7)."""
     talk, first = qualified("cpr")
-    talk.audience.resting_until = NOON_MS + 600_000
+    talk.hub.resting_until = NOON_MS + 600_000
     [welcome] = talk.say(first)
     assert welcome["rest_until"] == format_time(NOON_MS + 600_000)
 
@@ -632,12 +633,12 @@ def test_one_place_may_be_marked_as_here(place):
     """
     talk = Talk()
     talk.say(hello(places=[PLACE, place | {"here": True}, PLACE | {"here": False}]))
-    assert talk.audience.here == 1
-    assert len(talk.audience.calls[0][1]) == 3
+    assert talk.hub.here == 1
+    assert len(talk.hub.called[0][1]) == 3
     talk.say({"type": "move", "places": [place]})
-    assert talk.audience.here is None
+    assert talk.hub.here is None
     talk.say({"type": "move", "places": [place | {"here": True}]})
-    assert talk.audience.here == 0
+    assert talk.hub.here == 0
 
 
 def test_two_places_marked_as_here_are_refused(talk):
@@ -646,7 +647,7 @@ def test_two_places_marked_as_here_are_refused(talk):
     [error] = talk.say({"type": "move", "places": [here, here], "ref": 3})
     assert (error["code"], error["ref"]) == ("bad-field", 3)
     assert error["detail"].startswith("/places: at most one place")
-    assert ("move", 5) not in [call[:2] for call in talk.audience.calls]
+    assert ("move", 5) not in [call[:2] for call in talk.hub.called]
 
 
 @pytest.mark.parametrize(
@@ -664,7 +665,7 @@ def test_two_places_marked_as_here_are_refused(talk):
 def test_responder_messages_are_passed_to_the_hub(talk, message, asked):
     """An answer, if there is one, comes from the hub (M18, M19, M20)."""
     assert talk.say(message) == []
-    assert talk.audience.calls == [asked]
+    assert talk.hub.called == [asked]
 
 
 @pytest.mark.parametrize(
@@ -689,4 +690,4 @@ def test_malformed_responder_message_is_answered_with_bad_field(talk, message):
     """The hub is not called (X7, M18 to M20, RQ4)."""
     [error] = talk.say(message)
     assert error["code"] == "bad-field"
-    assert talk.audience.calls == [("reply", 5, "error")]
+    assert talk.hub.called == [("reply", 5, "error")]

@@ -24,7 +24,7 @@ AT_A_TIME = 6  # number of functions of which the first one that is called raise
 READING = ("alertlog", "stream.log_reader", "stream.live_alerts")
 CALLED = {
     "serve": ("alertlog", "stream", "calls", "feed"),
-    "push": (*READING, "stream.fanout", "push"),
+    "push": (*READING, "stream.fanout", "stream.flights", "push"),
     "relay": (*READING, "relay"),
     "fetch": ("ingest.fetch",),
 }

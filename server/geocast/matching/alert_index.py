@@ -10,7 +10,7 @@ from typing import Generic, TypeAlias, TypeVar
 from ..geometry.sphere import Vector
 from ..geometry.spherical_polygon import SphericalPolygon
 from ..model.alert import Circle, KnownShape, Polygon
-from .circle_index import NONE, CircleIndex
+from .circle_index import CircleIndex
 
 T = TypeVar("T")
 # The handle of an area: the id that the index of circles gave to the circles of the area. If the area has polygons, the
@@ -49,6 +49,3 @@ class AlertIndex(Generic[T]):
             near = self._rings.containing(place, reach_m)
             found += [item for item, ring in near if ring.contains(place, reach_m)]
         return found
-
-
-__all__ = ["NONE", "AlertIndex", "Filed"]

@@ -21,11 +21,13 @@ import math
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Generic, Protocol, TypeAlias, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 
 import numpy as np
 
 from ..geometry.sphere import EARTH_RADIUS_M, Vector, chord2, limit_chord2, unit_vector
+from ..geometry.spherical_polygon import SphericalPolygon
+from ..model.alert import Circle
 from .columns import Column
 
 # Widths of the cubes, by level: 1 km, 4 km, … Eight cubes of the last width contain the whole sphere.
@@ -47,25 +49,7 @@ T = TypeVar("T")
 # The slots of the circles in a cube. Nearly every cube has only one circle; its slot is then stored as a plain number,
 # which takes a third of the memory of an array.
 Slots: TypeAlias = "int | array[int]"
-
-
-class Bounded(Protocol):
-    """A shape with a bounding circle, in degrees and metres."""
-
-    @property
-    def lat(self) -> float:
-        """The latitude of the bounding circle's centre."""
-        ...
-
-    @property
-    def lng(self) -> float:
-        """The longitude of the bounding circle's centre."""
-        ...
-
-    @property
-    def radius_m(self) -> float:
-        """The radius of the bounding circle, in metres."""
-        ...
+Bounded: TypeAlias = Circle | SphericalPolygon  # shapes with `lat`, `lng` and `radius_m` of a bounding circle
 
 
 class CircleIndex(Generic[T]):

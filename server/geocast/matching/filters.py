@@ -28,9 +28,7 @@ class Filter(NamedTuple):
 
     def passes(self, category: str, rank: int) -> bool:
         """Return whether an alert of this category and rank (its severity as a number) passes the filter."""
-        if rank == EXTREME:
-            return True
-        return rank >= self.min_rank and (self.categories is None or category in self.categories)
+        return rank == EXTREME or (rank >= self.min_rank and _wants(self, category))
 
 
 EVERYTHING = Filter()
@@ -49,9 +47,8 @@ class Filters:
         self._uses = [1]  # by number; number 0 is counted once more, so that it is never freed
         self._free: list[int] = []
         self._min_rank = np.zeros(64, np.int8)
-        self._wants: dict[
-            str, NDArray[np.bool_]
-        ] = {}  # by category: for each filter number, whether it wants the category
+        # By category: for each filter number, whether the filter wants the category.
+        self._wants: dict[str, NDArray[np.bool_]] = {}
 
     def take(self, wanted: Filter) -> int:
         """Return the number of this filter, and record that it has one more user.
@@ -101,16 +98,13 @@ class Filters:
             self._filters.append(wanted)
             self._uses.append(0)
             if number == len(self._min_rank):
-                self._grow()
+                self._min_rank = np.concatenate([self._min_rank, np.zeros_like(self._min_rank)])
+                self._wants = {c: np.concatenate([w, np.zeros_like(w)]) for c, w in self._wants.items()}
         self._numbers[wanted] = number
         self._min_rank[number] = wanted.min_rank
         for category, wants in self._wants.items():
             wants[number] = _wants(wanted, category)
         return number
-
-    def _grow(self) -> None:
-        self._min_rank = np.concatenate([self._min_rank, np.zeros_like(self._min_rank)])
-        self._wants = {c: np.concatenate([w, np.zeros_like(w)]) for c, w in self._wants.items()}
 
 
 def _wants(wanted: Filter, category: str) -> bool:

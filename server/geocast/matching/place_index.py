@@ -56,6 +56,7 @@ from .columns import Column
 from .polygons import PolygonMatcher
 
 Ints: TypeAlias = NDArray[np.int32]
+Place: TypeAlias = tuple[float, float, float]  # latitude and longitude in degrees, reach in metres
 
 PAGE_SIZE = 256  # places per page; `bench match` is about as fast with 128 and with 512
 # The H3 resolution of the cells that are used as keys. A cell is 130 m wide, so a stadium has several cells, and the

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 
 from ..geometry.sphere import cell_place
 from ..matching.filters import Filter
+from ..matching.place_index import Place
 from ..model import languages
 from ..model.alert import SEVERITY_RANK
 from ..model.errors import trace
 from ..stream.own_tests import split_request
-from ..stream.session import Place
 from .addresses import Services
 from .device_repository import DeviceRepository, OpenedDevice
 from .devices import Device

@@ -27,9 +27,8 @@ from ..model.problems import Problem, Violation
 from ..model.times import format_time
 from ..policy.publishers.bounds import Rate
 from ..policy.publishers.rates import Rates
-from ..stream.own_test_port import KEY_PATTERN
 from ..stream.own_tests import with_request
-from ..stream.session import MAX_HOLDING, MAX_PLACES, Categories, Languages
+from ..stream.session import KEY_PATTERN, MAX_HOLDING, MAX_PLACES, Categories, Languages
 from ..wire.fields import Id, RevisionNumber, StrictModel, broken_fields
 from .addresses import Services
 from .device_manager import DeviceManager

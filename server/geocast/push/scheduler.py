@@ -219,7 +219,7 @@ class PushScheduler:
         flight is more urgent than the first waiting device, so it gets a turn, and each idle device takes the extreme
         alert. A waiting device is queued again with the new urgency, and gets the extreme alert when it is tried.
         """
-        flight, first = self.fanout.most_urgent(), self.queues.first()
+        flight, first = self.fanout.flights.most_urgent(), self.queues.first()
         if flight is not None and (first is None or flight[:2] <= first):
             self.fanout.turn(now, self.queues.slots.free())
         elif first is not None:

@@ -3,6 +3,7 @@
 A *row* is the number by which a process identifies one recipient: a WebSocket session or a push device.
 
 fanout            decides which recipients are sent which alert, and tracks what each of them still has to be sent
+flights           the alerts that are on their way to recipients, and the order in which they are sent
 hub               manages all sessions of the process: encoding, writing, heartbeats
 session           the conversation with one subscriber, without a socket
 live_alerts       the live alerts: which recipients were sent which of them, and when each ends
@@ -15,5 +16,4 @@ handshake         accepts the handshakes of ordinary clients, without the parser
 work_queue        queues in which frames wait that would delay alerts
 bulk_send         sends one frame to many sockets with one system call
 own_tests         makes the test alerts that subscribers ask for
-own_test_port     the interface through which sessions use them
 """

@@ -187,7 +187,7 @@ class Stream:
         now = self.clock.now()
         for connection in _overdue(self.unsaid, now.monotonic):
             if connection not in self.hellos.waiting:  # its `hello` has arrived
-                connection.out_of_time()
+                connection.end_unsaid(close_codes.NO_HELLO)
         for connection in _overdue(self.lingering, now.monotonic):
             connection.abort()
         self.hub.sweep(now)
@@ -227,7 +227,7 @@ class Stream:
         if self.connections > self._capacity + SPARE:
             return False
         if len(self.unsaid) >= self._max_unsaid:
-            next(iter(self.unsaid)).give_way()
+            next(iter(self.unsaid)).end_unsaid(close_codes.OVERLOADED)
         self.unsaid[connection] = self.clock.now().monotonic + HEADERS_S
         return True
 
@@ -669,7 +669,7 @@ class Connection(asyncio.Protocol):
 
         Do nothing if the connection is already ending, so that the client gets the first reason.
         """
-        if self in self._stream.lingering or self._transport.is_closing():
+        if self._is_over:
             return
         self._stream.closes[close.code] += 1
         self._finish(close_frame(close))
@@ -690,19 +690,15 @@ class Connection(asyncio.Protocol):
         """Return the number of bytes that the transport has not sent."""
         return self._transport.get_write_buffer_size()
 
-    def out_of_time(self) -> None:
-        """End the connection because its HTTP request or its `hello` did not arrive in time."""
-        if self._session is None:
-            self.abort()
-        else:
-            self.close(close_codes.NO_HELLO)
+    def end_unsaid(self, close: Close) -> None:
+        """End this connection, which has not received `hello` yet.
 
-    def give_way(self) -> None:
-        """End this connection, which has not received `hello` yet, to make room for a new connection."""
+        It is too late, or makes room for a new connection. Before the handshake, it gets no close frame.
+        """
         if self._session is None:
             self.abort()
         else:
-            self.close(close_codes.OVERLOADED)
+            self.close(close)
         self._stream.unsaid.pop(self, None)
 
     def _finish(self, last: bytes) -> None:
@@ -710,7 +706,7 @@ class Connection(asyncio.Protocol):
 
         The session leaves the hub before this write, so no alert can follow the close frame.
         """
-        if self in self._stream.lingering or self._transport.is_closing():
+        if self._is_over:
             return
         self._stream.unsaid.pop(self, None)
         self._stream.lingering[self] = self._stream.clock.now().monotonic + LINGER_S

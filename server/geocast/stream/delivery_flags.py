@@ -178,15 +178,6 @@ class DeliveryFlags:
         found: Rows = own[all_flags & of == flags]
         return found
 
-    def __len__(self) -> int:
-        """Return the number of rows for which memory is allocated."""
-        return len(self._flags) if self._column is None else len(self._column)
-
-    @property
-    def nbytes(self) -> int:
-        """The number of bytes of memory in which the rows and their flags are stored."""
-        return len(self._rows) * self._rows.itemsize + len(self._flags) if self._column is None else self._column.nbytes
-
     # ---- the two forms with memory, and departed sessions --------------------------------------------------------
 
     def _views(self) -> tuple[Rows, Flags]:

@@ -7,9 +7,9 @@ All data about recipients is kept in columns, which are indexed by row. An *entr
 or its cancel. An alert that is being sent is a *flight*: a list of rows and a bit (one of 64). A row is *owed* an alert
 if it still has to be sent the alert's current entry. The design rests on three ideas:
 
-1. `_owed[row]` is a 64-bit word with one bit for each flight whose alert still has to be sent to this row. Only these
-   words decide what is sent; a flight's list of rows only says which words to examine. So a row can be taken out of a
-   flight by clearing a bit, without a search in its list.
+1. `Flights.owed[row]` (stream/flights.py) is a 64-bit word with one bit for each flight whose alert still has to be
+   sent to this row. Only these words decide what is sent; a flight's list of rows only says which words to examine. So
+   a row can be taken out of a flight by clearing a bit, without a search in its list.
 2. A call of `turn` handles a *slice*, the next SLICE rows of the most urgent flight. Each of these rows is sent *all*
    alerts that it is owed, in one write. So no alert waits in order to share a write with another alert, and yet a row
    that is owed three alerts gets one write. At the next slice, an extreme alert overtakes the rest of a minor one. Of
@@ -21,7 +21,7 @@ if it still has to be sent the alert's current entry. The design rests on three 
    flight, and the alerts that the row is known to lack although no flight will send them (`_miss`).
 
 Rule 1  A flight sends one entry of an alert: a revision or the cancel. The flight ends at once when a newer entry
-        arrives or the alert ends. Its bit leaves `_alive`, and a bit in `_owed` that is not in `_alive` sends nothing.
+        arrives or the alert ends. Its bit is taken out of use, and a bit that is not in use sends nothing.
         Example: a flight has sent revision 1 to 5,000 of 20,000 rows when the cancel arrives. The other 15,000 rows are
         sent nothing, and a new flight sends the cancel to the 5,000.
 Rule 2  A row's flags are set to "sent" in the slice in which the row accepted the alert, not when areas and places are
@@ -50,8 +50,7 @@ interrupts another. Rules 2 to 4 depend on nothing else.
 
 import itertools
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from heapq import heappop, heappush
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -61,31 +60,19 @@ from .. import failpoints
 from ..clock import Now
 from ..geometry.sphere import lat_lng
 from ..matching.filters import Filter, Filters
-from ..matching.place_index import PlaceIndex, nearest_first
-from ..model.alert import EXTREME, Entry, Untrusted
+from ..matching.place_index import Place, PlaceIndex, nearest_first
+from ..model.alert import Entry, Untrusted
 from ..model.errors import trace
 from ..model.languages import choice
 from .delivery_flags import Rows
+from .flights import Flight, Flights
 from .live_alerts import CURRENT, RECIPIENT, LiveAlert, LiveAlerts
-from .session import Place
 
 logger = logging.getLogger(__name__)
 
 SLICE = 256  # number of rows per turn: about 1.1 ms of writes (`bench fanout`: 4.3 µs each)
-# An alert that has been sent to fewer rows than this gets every other turn, even if an earlier one of its severity is
-# not finished. So an alert for a neighbourhood does not wait for one for a city, which takes 0.1 s (`bench storm`).
-HEAD_START = 1024
 NEAREST = 256  # number of rows that go first, in order of distance; sorting all of a million rows would take 77 ms
-FLIGHTS = 64  # how many alerts (flights) can be sent at a time: each occupies one bit of a 64-bit word
-# How many of these bits may be occupied by alerts below `extreme`. The other 8 are kept for extreme alerts, so that the
-# sending of an extreme alert starts at once even while 56 minor alerts are being sent.
-FLIGHTS_BELOW_EXTREME = 56
-
 AGAIN_S, MOST_AGAIN_S = 1.0, 30.0  # pause before an alert is sent again whose sending failed; it doubles
-
-# The sort key of a flight: minus the severity's rank, whether the entry is a revision rather than a cancel, and the
-# order of arrival. The smallest key is sent first.
-Urgency = tuple[int, bool, int]
 
 
 class Recipients(Protocol):
@@ -115,43 +102,6 @@ class Recipients(Protocol):
         The order is about that of the sockets in the kernel's memory, in which sending is cheaper (ADR 6).
         """
         ...
-
-
-class Flight:
-    """One entry (a revision or cancel of an alert) on its way to its recipients.
-
-    Only 64 flights can be sent at a time, because each of them needs one of 64 bits. A flight waits for a free bit, is
-    then sent in slices of SLICE recipients, and is finished after the last slice. `number` is the entry's revision
-    number; it is stored because the alert may get a newer entry meanwhile. `rows` are the numbers of the recipients.
-    Until sending starts, `rows` is empty and `bit` is 0. `next` is the index in `rows` of the next recipient.
-    `has_order` says whether the rows after the nearest ones are in the order of sending.
-    `delivered` is the time at which `FanOut.deliver` received the entry.
-    """
-
-    __slots__ = ("alert", "bit", "delivered", "has_order", "next", "number", "rows", "urgency")
-
-    def __init__(self, alert: LiveAlert, order: int, now: Now) -> None:
-        self.alert = alert
-        self.number = alert.number
-        # The urgency is never computed again, because the order in a heap must stay valid. (The alert's severity may
-        # change meanwhile.)
-        self.urgency: Urgency = (-alert.rank, alert.cancel is None, order)
-        self.delivered = now
-        self.rows: Rows = np.empty(0, np.int32)
-        self.next = 0
-        self.has_order = False
-        self.bit = np.uint64(0)
-
-    def __lt__(self, other: "Flight") -> bool:
-        """Order flights by severity (the most severe first), then cancels before revisions, then by arrival."""
-        return self.urgency < other.urgency
-
-    def current(self, now: Now) -> bool:
-        """Return whether the entry may still be sent.
-
-        It may if it is the newest entry of its alert and the alert has not ended (Rule 1).
-        """
-        return self.number == self.alert.number and not self.alert.ended(now)
 
 
 class FanOut:
@@ -185,7 +135,6 @@ class FanOut:
         self._may_test = np.zeros(capacity, np.bool_)
         self._filter = np.zeros(capacity, np.int32)
         self._epoch = np.zeros(capacity, np.int64)  # how many recipients have had the row and left
-        self._owed = np.zeros(capacity, np.uint64)  # a bit for each flight that will send the row an alert
         self._skipped = np.zeros(capacity, np.bool_)  # a flight skipped the row since `take_owed_by` last ran
 
         # For each row, the alerts whose current entry the row lacks although it is a recipient, and that no flight will
@@ -198,23 +147,13 @@ class FanOut:
         self._given_back: list[int] = []  # rows that become free at the next `sweep` (Rule 5)
         self.top = 0  # one more than the highest row ever used: upkeep reads the columns up to here
 
-        self._waiting: list[Flight] = []  # flights that wait for a bit: a heap, the most urgent first
-        self._newest_waiting: dict[LiveAlert, Flight] = {}  # the newest waiting flight of each alert
-        self._flying: list[Flight] = []  # flights that have a bit, in order of urgency
-        self._bits = [np.uint64(1 << n) for n in range(FLIGHTS)]  # bits that no flight has
-        self._alive = np.uint64(0)  # all bits that a flight has (Rule 1)
-        self._launched = 0  # number of flights launched so far
+        self.flights = Flights(capacity)
+        self._launched = itertools.count()  # numbers the flights in the order in which they were launched
         self.failures = 0  # number of times that sending to some rows failed unexpectedly
         self._again: dict[LiveAlert, tuple[float, float]] = {}  # alerts whose sending failed: next attempt, its pause
-        self._is_even = False  # whether the number of turns so far is even; see `_next_flight`
 
     def __len__(self) -> int:
         return int(np.count_nonzero(self.ready[: self.top]))
-
-    @property
-    def busy(self) -> bool:
-        """Whether there are alerts left for the next call of `turn` to send."""
-        return bool(self._flying or self._waiting)
 
     @property
     def places(self) -> int:
@@ -234,7 +173,7 @@ class FanOut:
         self.top = max(self.top, row + 1)
         self._slots[row] = tuple([self._index.add(row, *place) for place in places])
         self._filter[row] = self._filters.take(wanted)
-        self._owed[row] = 0
+        self.flights.owed[row] = 0
         self.paused[row] = self._skipped[row] = False
         self._may_test[row] = may_test
         self.ready[row] = True
@@ -247,7 +186,7 @@ class FanOut:
         """
         if not self.ready[row]:
             return
-        self._owed[row] = 0
+        self.flights.owed[row] = 0
         self._epoch[row] += 1
         self._missed.pop(row, None)
         while slots := self._slots[row]:
@@ -343,11 +282,12 @@ class FanOut:
         recipient any of these alerts. Therefore the caller must immediately report which of them the recipient took
         (`note_taken`) or declined (`note_declined`).
         """
-        candidates = {*self._missed.get(row, ()), *[flight.alert for flight in (*self._flying, *self._waiting)]}
+        flights = self.flights
+        candidates = {*self._missed.get(row, ()), *[flight.alert for flight in (*flights.flying, *flights.waiting)]}
         found = {alert for alert in candidates if alert.lacks(row)}
         unseen = [alert for alert in found if not self.may_see(row, alert)]
         for slot in self._slots[row]:
-            found.update(self.live.containing(*self._index.place(slot)))
+            found.update(self.live.areas.containing(*self._index.place(slot)))
         owed: list[LiveAlert] = []
         if found:
             wanted = self.filter_of(row)
@@ -359,7 +299,7 @@ class FanOut:
             owed.sort(key=lambda alert: (alert.cancel is None, -alert.rank, alert.order))
         # Only now, so that an error before loses nothing. If the recipient may not see an alert now, the alert is
         # recorded as missed again: the client's next token may allow it.
-        self._owed[row] = 0
+        flights.owed[row] = 0
         self._skipped[row] = False
         self._missed.pop(row, None)
         if unseen:
@@ -409,7 +349,7 @@ class FanOut:
         """
         try:
             alert = self.live.apply(entry, now)
-            self.drop_stale(now)
+            self.flights.drop_stale(now)
             if alert is not None:
                 self.launch(alert, now)
         except Exception:  # perhaps the alert has changed, and is not on its way
@@ -417,28 +357,21 @@ class FanOut:
                 self._send_again(applied, now)
             raise
 
-    def launch(self, alert: LiveAlert, now: Now) -> None:
-        """Queue an alert's current entry for sending to all recipients that should have it and don't."""
-        self._launched += 1
-        flight = Flight(alert, self._launched, now)
+    def launch(self, alert: LiveAlert, now: Now) -> bool:
+        """Queue an alert's current entry for sending to all recipients that should have it and don't.
+
+        Return False if nothing was queued, because there is no recipient.
+        """
+        flight = Flight(alert, next(self._launched), now)
         if len(self._free) + len(self._given_back) == len(self._slots):  # no row is in use yet or any more
             self._finished(flight)
             alert.pack()
-            return
+            return False
         for row, epoch, held in self.live.holdings.take(alert.id):
             if epoch == self._epoch[row] and self.may_see(row, alert):
                 alert.trust_holding(row, held)
-        if alert in self._newest_waiting and self._newest_waiting[alert].number == alert.number:
-            return  # the flight that already waits will find its rows when it starts
-        # If the alert was suspended briefly, an earlier flight of the same entry may still be running. Rows that asked
-        # for their alerts meanwhile were not sent this alert, and they were removed from that flight. So start again.
-        self._stop([flight for flight in self._flying if flight.alert is alert])
-        self._newest_waiting[alert] = flight
-        heappush(self._waiting, flight)
-
-    def most_urgent(self) -> Urgency | None:
-        """Return the urgency of the most urgent alert that remains to be sent, or None if there is none."""
-        return min((flight.urgency for flight in (*self._flying[:1], *self._waiting[:1])), default=None)
+        self.flights.wait(flight)
+        return True
 
     def turn(self, now: Now, rows: int | None = None) -> bool:
         """Send an alert to the next `rows` of its recipients (by default SLICE): usually the most urgent alert.
@@ -447,10 +380,10 @@ class FanOut:
         sent by further calls.
         """
         size = SLICE if rows is None else rows
-        self.drop_stale(now)
+        self.flights.drop_stale(now)
         self._start(now)
-        if self._flying:
-            flight = self._next_flight()
+        if self.flights.flying:
+            flight = self.flights.next()
             if flight.next < NEAREST:
                 size = min(size, NEAREST - flight.next)
             elif not flight.has_order:
@@ -459,32 +392,20 @@ class FanOut:
             if len(flight.rows):
                 these = flight.rows[flight.next : flight.next + size]
                 try:
-                    self._send_slice(these)
+                    for group, alerts in self._take_owed(these):
+                        self._send(group, alerts)
                 except Exception as error:
                     self._send_apart(these, error, now)
             flight.next += size
             if flight.next >= len(flight.rows):
-                self._end(flight)
+                self.flights.end(flight)
                 if self._again.get(flight.alert, (0.0, 0.0))[0] == float("inf"):
                     del self._again[flight.alert]  # this time it went well
                 self._finished(flight)
                 flight.alert.pack()
             else:
                 failpoints.hit("in-fan-out")
-        return self.busy
-
-    def _next_flight(self) -> Flight:
-        """Return the flight (the alert to be sent) whose turn it is.
-
-        It is the most urgent one, except that in every other turn it is the first one of the same severity that was
-        sent to fewer than HEAD_START rows.
-        """
-        first = self._flying[0]
-        self._is_even = not self._is_even
-        if self._is_even:
-            return first
-        equal = itertools.takewhile(lambda flight: flight.urgency[:2] == first.urgency[:2], self._flying)
-        return next((flight for flight in equal if flight.next < HEAD_START), first)
+        return self.flights.busy
 
     def _order_rest(self, flight: Flight) -> None:
         """Put the recipients that have not been sent the alert yet in the order in which sending is cheapest.
@@ -494,16 +415,10 @@ class FanOut:
         rest = flight.rows[flight.next :]
         flight.rows[flight.next :] = rest[self._recipients.by_age(rest)]
 
-    def _send_slice(self, rows: Rows) -> None:
-        """Send each of these rows (recipients) all alerts that it still has to be sent, and record which it accepted.
-
-        Alerts that a recipient did not accept are recorded as declined (Rules 2 and 4).
-        """
-        for group, alerts in self._take_owed(rows):
-            self._send(group, alerts)
-
     def _send(self, rows: Rows, alerts: list[LiveAlert]) -> None:
         """Send all of these alerts to each of these rows (recipients), and record which it accepted.
+
+        Alerts that a recipient did not accept are recorded as declined (Rules 2 and 4).
 
         If this raises, each row that was sent an alert has its flags, or was dropped. So no row is sent it twice.
         """
@@ -527,13 +442,13 @@ class FanOut:
         An alert that fails again rests, and is sent later to all rows that lack it then, so that no row is missed.
         """
         self._count_failure(error)
-        for flight in list(self._flying):
+        for flight in list(self.flights.flying):
             try:
                 alert = flight.alert
                 these = rows[np.isin(rows, flight.rows) & self.ready[rows] & self._visible(rows, alert)].tolist()
                 owed = np.array([row for row in these if _is_owed(alert, row, self.filter_of(row))], np.int32)
                 paused = self.paused[owed]
-                self._owed[owed] &= ~flight.bit
+                self.flights.owed[owed] &= ~flight.bit
                 for row in owed[paused].tolist():
                     self.note_declined(row, alert)
                 if not paused.all():
@@ -541,7 +456,7 @@ class FanOut:
             except Exception as again:
                 self._send_again(flight.alert, now)
                 self._count_failure(again)
-                self._owed[flight.rows] &= ~flight.bit
+                self.flights.owed[flight.rows] &= ~flight.bit
                 flight.rows, flight.next = flight.rows[:0], 0
 
     def _count_failure(self, error: Exception) -> None:
@@ -576,11 +491,10 @@ class FanOut:
     def _take_owed(self, rows: Rows) -> Iterator[tuple[Rows, list[LiveAlert]]]:
         """Group these rows (recipients): all rows that still have to be sent the same alerts are in one group.
 
-        Yield each group with its alerts. In `_owed`, bits mark the alerts that a row still has to be sent; these bits
-        are cleared for all of the rows. Paused rows are in no group (Rule 3).
+        Yield each group with its alerts, whose bits are cleared for all of the rows. Paused rows are in no group (Rule
+        3).
         """
-        words = self._owed[rows] & self._alive
-        self._owed[rows] = 0
+        words = self.flights.take_owed(rows)
         paused = self.paused[rows]
         if paused.any():
             self._skip_paused(rows[paused], words[paused])
@@ -590,7 +504,7 @@ class FanOut:
         # comparisons take a third of the time of everything else that is done for a slice (except the writes).
         same = len(words) == 0 or bool((words == words[0]).all())
         for word in words[:1] if same else np.unique(words):
-            alerts = [flight.alert for flight in self._flying if flight.bit & word]
+            alerts = [flight.alert for flight in self.flights.flying if flight.bit & word]
             yield rows if same else rows[words == word], alerts
 
     def _skip_paused(self, rows: Rows, words: NDArray[np.uint64]) -> None:
@@ -601,63 +515,26 @@ class FanOut:
         the row's places.
         """
         self._skipped[rows[words != 0]] = True
-        for flight in self._flying:
+        for flight in self.flights.flying:
             late = rows[words & flight.bit != 0]
             for row in late[flight.alert.flags_of(late) & RECIPIENT != 0].tolist():
                 self._miss(row, flight.alert)
 
-    # ---- starting and ending flights -----------------------------------------------------------------------------
-
-    def oldest_flight(self, now: Now) -> float:
-        """Return for how long the oldest alert that is still being sent has been waiting or under way, in seconds.
-
-        Return 0 if no alert is being sent. The time counts from the call of `deliver`.
-        """
-        flights = [*self._flying, *self._waiting]
-        return max((now.monotonic - flight.delivered.monotonic for flight in flights), default=0.0)
-
-    def in_flight(self, rows: slice) -> NDArray[np.bool_]:
-        """Return whether an alert is being sent to each of these rows (recipients), as an array of bool.
-
-        `rows` is a range of rows.
-        """
-        in_flight: NDArray[np.bool_] = self._owed[rows] & self._alive != 0
-        return in_flight
+    # ---- finding the recipients ----------------------------------------------------------------------------------
 
     def _start(self, now: Now) -> None:
-        """Start to send the most urgent of the waiting flights (alerts to be sent).
-
-        A flight needs one of 64 bits: in `_owed`, the bit marks the rows (recipients) that still have to be sent the
-        alert. If no bit is free, do nothing. Waiting flights with outdated entries are dropped first.
-        """
-        while self._waiting and not self._waiting[0].current(now):
-            self._stop_waiting()
-        if not self._waiting or not self._has_bit_for(self._waiting[0]):
+        """Start to send the most urgent of the waiting alerts, unless no bit is free for it."""
+        flight = self.flights.take_waiting(now)
+        if flight is None:
             return
-        flight = self._stop_waiting()
         try:
             flight.rows = self._rows_of(flight.alert)
             if len(flight.rows):
                 flight.alert.expect(flight.rows)
+            self.flights.start(flight)
         except Exception:
             self._send_again(flight.alert, now)
             raise
-        flight.bit = self._bits.pop()
-        self._alive |= flight.bit
-        self._owed[flight.rows] |= flight.bit
-        self._flying.append(flight)
-        self._flying.sort()
-
-    def _stop_waiting(self) -> Flight:
-        """Remove the most urgent flight (an alert to be sent) from the queue of waiting flights, and return it."""
-        flight = heappop(self._waiting)
-        if self._newest_waiting.get(flight.alert) is flight:
-            del self._newest_waiting[flight.alert]
-        return flight
-
-    def _has_bit_for(self, flight: Flight) -> bool:
-        kept = 0 if flight.alert.rank == EXTREME else FLIGHTS - FLIGHTS_BELOW_EXTREME
-        return len(self._bits) > kept
 
     def _rows_of(self, alert: LiveAlert) -> Rows:
         """Return the rows (recipients) to which an alert's current entry must be sent, as a new array.
@@ -697,20 +574,6 @@ class FanOut:
     def _visible(self, rows: Rows, alert: LiveAlert) -> NDArray[np.bool_]:
         return self._may_test[rows] if alert.restricted else np.ones(len(rows), np.bool_)
 
-    def drop_stale(self, now: Now) -> None:
-        """Stop sending entries that are superseded, cancelled or expired (Rule 1). Call this before every slice."""
-        self._stop([flight for flight in self._flying if not flight.current(now)])
-
-    def _stop(self, flights: Iterable[Flight]) -> None:
-        for flight in flights:
-            self._owed[flight.rows[flight.next :]] &= ~flight.bit
-            self._end(flight)
-
-    def _end(self, flight: Flight) -> None:
-        self._flying.remove(flight)
-        self._alive &= ~flight.bit
-        self._bits.append(flight.bit)
-
     # ---- periodic work -------------------------------------------------------------------------------------------
 
     def sweep(self, now: Now) -> None:
@@ -732,9 +595,9 @@ class FanOut:
                 del self._again[alert]
             elif now.monotonic >= due:
                 self._send_again(alert, now)  # if the next line fails
-                self.launch(alert, now)
-                self._again[alert] = float("inf"), pause_s  # until the flight has ended, or fails
-                if alert not in self._newest_waiting:  # no row is in use
+                if self.launch(alert, now):
+                    self._again[alert] = float("inf"), pause_s  # until the flight has ended, or fails
+                else:
                     del self._again[alert]
 
     def _clear_rows(self) -> None:

@@ -27,30 +27,31 @@ the number of its socket. All calls come from one thread and no call interrupts 
 import contextlib
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..alertlog import Counts
+from ..auth.scopes import TEST
+from ..auth.tokens import Grant, Subject
 from ..calls.port import Calls
 from ..clock import Now
 from ..matching.filters import Filter
+from ..matching.place_index import Place
 from ..model import close_codes
-from ..model.alert import Entry, Revision, Untrusted
-from ..model.call import SeatState
+from ..model.alert import Revision
 from ..model.close_codes import Close
 from ..model.errors import trace
 from ..model.languages import choice
 from ..wire.frames import PING, WIRES, Wire, encode
 from .delivery_flags import Rows
-from .fanout import FanOut, Flight
-from .live_alerts import LiveAlert, LiveAlerts
-from .own_test_port import OwnTestMaker
-from .session import HEARTBEAT_S, Peer, Place, Rights
+from .fanout import FanOut
+from .flights import Flight
+from .live_alerts import LiveAlert
 
 logger = logging.getLogger(__name__)
 
+HEARTBEAT_S = 25  # the default of --heartbeat-s
 CALLS_SLICE = 64  # number of sessions to which one turn writes frames of calls, one by one: about 1 ms
 # A client is pinged when no byte has come from it for `heartbeat_s` plus QUIET_S, and its connection is dropped after
 # `heartbeat_s` plus SILENCE_S. With a heartbeat of 25 s, a silent client is pinged after 40 s at the latest, and has 20
@@ -71,11 +72,81 @@ PINGS = 128
 SendToMany = Callable[[NDArray[np.int32], bytes], NDArray[np.int32]]  # (descriptors, data) -> bytes sent to each
 
 
+class Peer(Protocol):
+    """The interface through which the hub uses a session's connection."""
+
+    @property
+    def write(self) -> Callable[[bytes], None]:
+        """A function that passes complete frames to the transport, which sends or buffers them.
+
+        It never blocks. It may raise RuntimeError if the transport is dead and `connection_lost` has not been called
+        yet.
+        """
+        ...
+
+    @property
+    def descriptor(self) -> int:
+        """The descriptor of the connection's socket, for sending to many sockets at once; -1 if there is none."""
+        ...
+
+    def close(self, close: Close) -> None:
+        """End the session with this close frame. Before this method returns, the connection calls `Hub.leave`."""
+        ...
+
+    def abort(self) -> None:
+        """Drop the connection without a close frame.
+
+        Before this method returns, the connection calls `Hub.leave`.
+        """
+        ...
+
+
+class Rights:
+    """The rights of a session by its token: what it may receive, and until when.
+
+    `deadline` is the time at which the token expires, in seconds on the monotonic clock; infinity if there is no token.
+    `may_test` says whether the session is sent tests and exercises (R6). `quals` are the responder's qualifications (to
+    go to calls for help) that this node accepts (RQ1 to RQ3). `subject` is the token's subject, or None.
+    """
+
+    __slots__ = ("deadline", "may_test", "quals", "subject")
+
+    def __init__(self, grant: Grant | None, now: Now) -> None:
+        self.subject = None if grant is None else grant.subject
+        self.quals = frozenset[str]() if grant is None else grant.quals
+        self.may_test = grant is not None and TEST in grant.scopes
+        self.deadline = float("inf") if grant is None else now.deadline(grant.expires_at)
+
+
+class OwnTestMaker(Protocol):
+    """Makes own tests: alerts that one session has asked for. Counts them by subject (rule TR5).
+
+    It is an interface because its implementation (`own_tests`) imports the policy, and with it the requests of
+    publishers, which have the exact places of incidents.
+    """
+
+    def wait_s(self, subject: Subject | None, now: Now) -> int:
+        """Count one own test for a subject and return 0, unless the subject has had its share.
+
+        Otherwise count nothing, and return the number of seconds to wait. A session without a token (in the mode
+        `--dev`) has no subject and no share of its own: pass None.
+        """
+        ...
+
+    def alert(self, key: str, place: Place, now: Now) -> Revision:
+        """Return an own test around a place: latitude and longitude in degrees, and reach in metres (rule TR2).
+
+        `key` is the id with which the client has asked.
+        """
+        ...
+
+
 class Hub:
     """Manages the WebSocket sessions of this process: writes alerts to them, pings them, and ends them.
 
     A session is identified by its *row*, its index in all columns. A session is *slow* while its transport has unsent
-    bytes. The module's docstring explains how the hub works.
+    bytes. `fanout` has the sessions' places and filters, and the alerts; `calls` has the calls for help. The module's
+    docstring explains how the hub works.
     """
 
     def __init__(
@@ -99,8 +170,8 @@ class Hub:
         self.heartbeat_s = heartbeat_s
         self.own_tests = own_tests
         self._send = send
-        self._calls: Calls = Calls() if calls is None else calls
-        self._fanout = FanOut(capacity, self, finished)
+        self.calls: Calls = Calls() if calls is None else calls
+        self.fanout = FanOut(capacity, self, finished)
 
         # These lists and columns are indexed by row (the number of a session). Times are in seconds of the monotonic
         # clock. `_writes` caches the `write` method of each transport, so that a fan-out need not look it up for each
@@ -121,47 +192,17 @@ class Hub:
         self._has_more_pings = False  # whether more pings were due at the last check than were written
 
     def __len__(self) -> int:
-        return len(self._fanout)
-
-    @property
-    def live(self) -> LiveAlerts:
-        """The live alerts of this process."""
-        return self._fanout.live
-
-    @property
-    def sends(self) -> int:
-        """The number of frames with alerts or cancels that were handed to transports."""
-        return self._fanout.sends
-
-    @property
-    def sending_failures(self) -> int:
-        """How often sending to sessions failed unexpectedly."""
-        return self._fanout.failures
-
-    @property
-    def failing(self) -> int:
-        """The number of alerts that could not be sent to all of their recipients, and are to be sent again."""
-        return self._fanout.failing()
+        return len(self.fanout)
 
     @property
     def busy(self) -> bool:
         """Whether there are alerts or calls for help left for the next call of `turn` to send."""
-        return self._fanout.busy or self._calls.busy
+        return self.fanout.flights.busy or self.calls.busy
 
     @property
     def behind(self) -> bool:
         """Whether the last `sweep` has left work that was due, so that the next one should come soon."""
-        return self.live.behind or self._has_more_pings
-
-    @property
-    def calling(self) -> bool:
-        """Whether there are frames of calls for help left to write."""
-        return self._calls.busy
-
-    @property
-    def places(self) -> int:
-        """The total number of places of all sessions."""
-        return self._fanout.places
+        return self.fanout.live.behind or self._has_more_pings
 
     # ---- one session ---------------------------------------------------------------------------------------------
 
@@ -183,15 +224,15 @@ class Hub:
         needed for calls for help; None if the client has not named one.
         """
         self._forget_ended()
-        row = self._fanout.enter(places, wanted, may_test=rights.may_test)
+        row = self.fanout.enter(places, wanted, may_test=rights.may_test)
         self._peers[row], self._writes[row], self._descriptors[row] = peer, peer.write, peer.descriptor
         self._wire[row] = wire.number
         self._last_read[row] = self._last_write[row] = self._last_ping[row] = now.monotonic
         try:
             self.set_rights(row, rights)
-            self._calls.move(row, None if here is None else places[here])
-            self._calls.take_holding(row, holding, now)
-            self._fanout.trust_holding(row, holding, now)
+            self.calls.move(row, None if here is None else places[here])
+            self.calls.take_holding(row, holding, now)
+            self.fanout.trust_holding(row, holding, now)
         except Exception:  # the session does not know its row, so nobody else would remove it
             self.leave(row)
             raise
@@ -217,9 +258,9 @@ class Hub:
 
     def _forget(self, row: int) -> None:
         try:
-            self._calls.leave(row)
+            self.calls.leave(row)
         finally:
-            self._fanout.leave(row)
+            self.fanout.leave(row)
 
     def _forget_ended(self) -> None:
         while self._ended:
@@ -230,22 +271,14 @@ class Hub:
 
         `here` is the index of the subscriber's present location in `places`, or None.
         """
-        self._fanout.move(row, places)
-        self._calls.move(row, None if here is None else places[here])
-
-    def set_filter(self, row: int, wanted: Filter) -> None:
-        """Replace the filter of the session."""
-        self._fanout.set_filter(row, wanted)
-
-    def filter_of(self, row: int) -> Filter:
-        """Return the filter of the session."""
-        return self._fanout.filter_of(row)
+        self.fanout.move(row, places)
+        self.calls.move(row, None if here is None else places[here])
 
     def set_rights(self, row: int, rights: Rights) -> None:
         """Replace the rights of the session, for example after a new token. The session is closed when they expire."""
-        self._fanout.set_rights(row, may_test=rights.may_test)
+        self.fanout.set_rights(row, may_test=rights.may_test)
         self._token_deadline[row] = rights.deadline
-        self._calls.set_rights(row, rights)
+        self.calls.set_rights(row, rights)
 
     def note_read(self, row: int, now: Now) -> None:
         """Record that bytes from the session's client have arrived at the time `now`."""
@@ -253,7 +286,7 @@ class Hub:
 
     def slowed(self, row: int, now: Now) -> None:
         """Pause a session because its transport has unsent bytes (Rule 1)."""
-        self._fanout.pause(row)
+        self.fanout.pause(row)
         self._slow_since[row] = now.monotonic
 
     def on_drained(self, row: int, now: Now) -> None:
@@ -261,17 +294,17 @@ class Hub:
 
         Send it the alerts and calls that it lacks now (Rule 1).
         """
-        self._fanout.resume(row)
+        self.fanout.resume(row)
         self._last_read[row] = now.monotonic  # a slow connection is not read, so its silence proves nothing
-        calls = self._calls.frames(row, int(self._wire[row]), now)
-        self._send_owed(row, b"".join(calls), self._fanout.take_owed_by(row, now), now)
+        calls = self.calls.frames(row, int(self._wire[row]), now)
+        self._send_owed(row, b"".join(calls), self.fanout.take_owed_by(row, now), now)
 
     def acknowledge(self, row: int, alert_id: str, revision: int, now: Now) -> None:
         """Record that the client has shown this revision. Ignore a revision that was not sent to this session (M5)."""
-        alert = self.live.find(alert_id, now)
+        alert = self.fanout.live.find(alert_id, now)
         if alert is None:
-            self._calls.acknowledge(row, alert_id, revision)
-        elif self._fanout.may_see(row, alert):
+            self.calls.acknowledge(row, alert_id, revision)
+        elif self.fanout.may_see(row, alert):
             alert.acknowledge(row, revision)
 
     def accept(self, row: int, call_id: str, eta_s: int | None, now: Now) -> None:
@@ -279,32 +312,13 @@ class Hub:
 
         `eta_s` is the time until the responder arrives, in seconds, or None if it is unknown.
         """
-        self._calls.accept(row, call_id, eta_s, now)
-        self._send_frames(row, self._calls.frames(row, int(self._wire[row]), now), now)
-
-    def decline(self, row: int, call_id: str, now: Now) -> None:  # noqa: ARG002 (the same signature as the others)
-        """Record that the responder declines a call for help, or withdraws after accepting it (M19)."""
-        self._calls.decline(row, call_id)
-
-    def report(self, row: int, call_id: str, state: SeatState, now: Now) -> None:
-        """Record what a responder reports during a call for help: having a defibrillator, or having arrived (M20)."""
-        self._calls.report(row, call_id, state, now)
-
-    def rest_until(self, row: int, now: Now) -> int | None:
-        """Return the time until which the session's responder gets no further calls, in ms since 1970.
-
-        Return None if the responder may be called now. A responder rests after a call (RQ7).
-        """
-        return self._calls.rest_until(row, now)
+        self.calls.accept(row, call_id, eta_s, now)
+        self._send_frames(row, self.calls.frames(row, int(self._wire[row]), now), now)
 
     def reply(self, row: int, message: Mapping[str, Any], now: Now) -> None:
         """Send one message to a session."""
         self._last_write[row] = now.monotonic
         self._writes[row](WIRES[self._wire[row]].frame(message))
-
-    def first_place(self, row: int) -> Place | None:
-        """Return the first place of the session, or None if the session has no place."""
-        return self._fanout.first_place(row)
 
     def reply_with_own_test(self, row: int, reply: Mapping[str, Any], test: Revision, now: Now) -> None:
         """Send `reply`, followed in the same write by a test alert that the session has asked for (TR3).
@@ -320,19 +334,19 @@ class Hub:
         Before that, set `reply['live']` to the number of these alerts and calls.
         """
         wire = int(self._wire[row])
-        calls = self._calls.frames(row, wire, now)
-        owed = self._fanout.take_owed_by(row, now)
+        calls = self.calls.frames(row, wire, now)
+        owed = self.fanout.take_owed_by(row, now)
         reply["live"] = len(calls) + len(owed)
         self._send_owed(row, b"".join([WIRES[wire].frame(reply), *calls]), owed, now)
 
     def _send_owed(self, row: int, data: bytes, owed: Sequence[LiveAlert], now: Now) -> None:
         if owed:
-            wire, wanted = int(self._wire[row]), self._fanout.filter_of(row).languages
+            wire, wanted = int(self._wire[row]), self.fanout.filter_of(row).languages
             data += b"".join([alert.encoded(choice(wanted, alert.languages), encode)[wire] for alert in owed])
         if data:
             self._last_write[row] = now.monotonic
             self._writes[row](data)
-        self._fanout.note_taken(row, owed)
+        self.fanout.note_taken(row, owed)
 
     def _send_frames(self, row: int, frames: Sequence[bytes], now: Now) -> None:
         if frames:
@@ -342,36 +356,29 @@ class Hub:
 
     # ---- sending to many sessions --------------------------------------------------------------------------------
 
-    def deliver(self, entry: Entry | Untrusted, now: Now) -> None:
-        """Apply an entry of the log to the live alerts; `turn` then sends it to the connected sessions.
-
-        Sessions that connect later are sent the alert by the `reply_with_owed` that follows `enter`.
-        """
-        self._fanout.deliver(entry, now)
-
     def turn(self, now: Now, rows: int | None = None) -> bool:
         """Write the next frames of calls for help (Rule 3).
 
         If there are none, send an alert to the next `rows` of its recipients (by default the fan-out's SLICE). Return
         whether more remains to be sent.
         """
-        if self._calls.busy:
+        if self.calls.busy:
             self._send_calls(min(rows or CALLS_SLICE, CALLS_SLICE), now)
-            if self._calls.busy:
+            if self.calls.busy:
                 return True
         self._now = now
-        return self._fanout.turn(now, rows)
+        return self.fanout.turn(now, rows)
 
     def _send_calls(self, count: int, now: Now) -> None:
         """Write frames of calls for help to the next `count` sessions that wait for such frames.
 
         Slow sessions are left out (Rules 1 and 3).
         """
-        ready, paused = self._fanout.ready, self._fanout.paused
-        for row, calls in self._calls.take_noted(count):
+        ready, paused = self.fanout.ready, self.fanout.paused
+        for row, calls in self.calls.take_noted(count):
             if ready[row] and not paused[row]:
                 try:
-                    self._send_frames(row, self._calls.frames(row, int(self._wire[row]), now, calls), now)
+                    self._send_frames(row, self.calls.frames(row, int(self._wire[row]), now, calls), now)
                 except Exception as error:
                     self._drop_after(error, [row])
 
@@ -440,16 +447,9 @@ class Hub:
 
     def _drop_after(self, error: Exception, rows: Iterable[int]) -> None:
         """Count an unexpected error of a write, and end the sessions that it concerns."""
-        self._fanout.failures += 1
+        self.fanout.failures += 1
         logger.error("writing to a session failed; its connection is ended: %s", trace(error))
         self.drop(rows)
-
-    def oldest_flight(self, now: Now) -> float:
-        """Return for how long the oldest alert that is still being sent has been waiting or under way, in seconds.
-
-        Return 0 if no alert is being sent. The time counts from the call of `deliver`.
-        """
-        return self._fanout.oldest_flight(now)
 
     # ---- periodic work for all sessions --------------------------------------------------------------------------
 
@@ -461,8 +461,8 @@ class Hub:
         if they had ended. If they are live after all, they are sent now.
         """
         self._forget_ended()
-        self._fanout.sweep(now)
-        self._calls.sweep(now)
+        self.fanout.sweep(now)
+        self.calls.sweep(now)
         if now.monotonic >= self._next_check:
             self._check_deadlines(now)
             self._next_check = now.monotonic + (0.0 if self._has_more_pings else LOOK_S)
@@ -474,17 +474,16 @@ class Hub:
         slow for SLOW_S are closed (4420). Connections whose clients have been silent for too long are dropped without a
         close frame. Each check compares whole columns, so no session needs a timer.
         """
-        n, mono = self._fanout.top, now.monotonic
-        ready, slow = self._fanout.ready[:n], self._fanout.paused[:n]
+        n, mono = self.fanout.top, now.monotonic
+        ready, slow = self.fanout.ready[:n], self.fanout.paused[:n]
         self._close(ready & (self._token_deadline[:n] <= mono), close_codes.BAD_TOKEN)
         self._close(ready & slow & (mono - self._slow_since[:n] >= SLOW_S), close_codes.SLOW)
         silent = ready & ~slow & (mono - self._last_read[:n] >= self.heartbeat_s + SILENCE_S)
-        for peer in self._peers_of(np.flatnonzero(silent)):
-            peer.abort()
+        self.drop(np.flatnonzero(silent))
         idle = mono - self._last_write[:n] >= self.heartbeat_s
         # A session to which a fan-out is about to send an alert needs no ping: the alert does the work of a ping. Pings
         # to such sessions would only slow down a fan-out to very many sessions.
-        idle &= ~self._fanout.in_flight(slice(n))
+        idle &= ~self.fanout.flights.in_flight(slice(n))
         # A session that is sent an alert every few seconds is never idle, and if its client only listens, no byte comes
         # from the client. Ping it as well, so that the client can answer before it counts as dead.
         quiet = mono - self._last_read[:n] >= self.heartbeat_s + QUIET_S
@@ -494,21 +493,14 @@ class Hub:
         self._last_write[pinged] = self._last_ping[pinged] = mono
         self._write(pinged, PING)  # the same bytes in each wire format
 
-    def take_counts(self) -> dict[str, Counts]:
-        """Return how often each alert was sent and acknowledged since the last call.
-
-        The result is a dict by alert id.
-        """
-        return self.live.take_counts()
-
     def peers(self) -> list[Peer]:
         """Return a list with the connections of all sessions."""
-        return list(self._peers_of(np.flatnonzero(self._fanout.ready[: self._fanout.top])))
+        return list(self._peers_of(np.flatnonzero(self.fanout.ready[: self.fanout.top])))
 
     def slow(self) -> int:
         """Return the number of sessions whose transports have unsent bytes (Rule 1)."""
-        top = self._fanout.top
-        return int(np.count_nonzero(self._fanout.ready[:top] & self._fanout.paused[:top]))
+        top = self.fanout.top
+        return int(np.count_nonzero(self.fanout.ready[:top] & self.fanout.paused[:top]))
 
     def _close(self, which: NDArray[np.bool_], close: Close) -> None:
         for peer in self._peers_of(np.flatnonzero(which)):

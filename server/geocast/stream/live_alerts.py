@@ -75,10 +75,10 @@ Rule 10  After a believed cancel, all other entries of the alert are ignored, wh
          3. The alert stays cancelled.
 """
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from heapq import heappop, heappush
-from itertools import islice
 from sys import intern
 
 import numpy as np
@@ -87,8 +87,8 @@ from numpy.typing import NDArray
 from ..alertlog import RETENTION_MS, Counts, EntryVerifier, TrustAll
 from ..alertlog.chain import NO_CHAIN, NO_KINDS, UNKNOWN, Chain, Kinds
 from ..clock import Now
-from ..geometry.sphere import Vector
-from ..matching.alert_index import NONE, AlertIndex, Filed
+from ..matching.alert_index import AlertIndex, Filed
+from ..matching.circle_index import NONE
 from ..model.alert import SEVERITY_RANK, Cancel, Entry, OtherKind, Revision, Untrusted
 from .compact_revision import pack, unpack
 from .delivery_flags import DeliveryFlags, Departures, Rows
@@ -114,19 +114,6 @@ class _Shared:
     What few alerts have is here, because each attribute of an alert takes 8 bytes (`bench growth`).
     """
 
-    __slots__ = (
-        "acked",
-        "acks",
-        "departures",
-        "doubted",
-        "held_back",
-        "restricted",
-        "sent",
-        "suspended",
-        "unbelieved",
-        "withdrawn",
-    )
-
     def __init__(self, capacity: int) -> None:
         self.departures = Departures(capacity)
         self.suspended: set[LiveAlert] = set()  # alerts that may be sent again later (Rules 3, 7)
@@ -141,11 +128,8 @@ class _Shared:
 
     def forget(self, alert: "LiveAlert") -> None:
         """Remove all that is stored about an alert here, except its counts."""
-        self.suspended.discard(alert)
-        self.doubted.discard(alert)
-        self.unbelieved.discard(alert)
-        self.held_back.discard(alert)
-        self.restricted.discard(alert)
+        for some in (self.suspended, self.doubted, self.unbelieved, self.held_back, self.restricted):
+            some.discard(alert)
         self.withdrawn.pop(alert, None)
 
 
@@ -558,7 +542,7 @@ class Holdings:
         holding = {**known, **holding} if before == epoch else holding
         if self._size + min(len(holding), self._most) > MAX_HOLDINGS:
             self._make_room()
-        kept = dict(islice(holding.items(), min(self._most, MAX_HOLDINGS - self._size)))
+        kept = dict(itertools.islice(holding.items(), min(self._most, MAX_HOLDINGS - self._size)))
         if kept:
             self._rows[row] = now.monotonic + HOLDING_S, epoch, kept
             self._size += len(kept)
@@ -570,7 +554,7 @@ class Holdings:
         while self._most > 1 and self._size > MAX_HOLDINGS * 15 // 16:
             self._most = max(1, max(len(known) for _, _, known in self._rows.values()) // 2)
             for row, (_, _, known) in self._rows.items():
-                for alert_id in list(islice(known, self._most, None)):
+                for alert_id in list(itertools.islice(known, self._most, None)):
                     self._drop(row, alert_id, known)
                 if self._size <= MAX_HOLDINGS * 15 // 16:
                     break
@@ -622,12 +606,13 @@ class LiveAlerts:
     def __init__(self, capacity: int, *, places: bool = True) -> None:
         """Create an empty collection for `capacity` rows (sessions or push devices).
 
-        If `places` is false, no index of areas is kept, and `containing` must not be called.
+        If `places` is false, `areas` is not kept, and must not be used.
         """
         self._shared = _Shared(capacity)
         self._places = places
         self._alerts: dict[str, LiveAlert] = {}
-        self._areas: AlertIndex[LiveAlert] = AlertIndex()
+        # The areas of the alerts that are not cancelled. Some of these alerts may have ended.
+        self.areas: AlertIndex[LiveAlert] = AlertIndex()
         self._ends = _Ends()
         self._gone = _Gone()
         self.on_let_go: Callable[[str], None] = lambda _id: None  # called with the id of each alert that is let go
@@ -636,7 +621,7 @@ class LiveAlerts:
         self._chains_before: dict[str, Chain] = {}  # alert id -> chain before the next entry (Rule 8)
         self._unfinished: set[str] = set()  # ids of alerts that may have a part of the entry whose processing failed
         self.behind = False  # whether the last `expire` may have left alerts that had ended (Rule 5)
-        self._arrivals = 0
+        self._arrivals = itertools.count(1)  # numbers the alerts in the order of arrival
         # The greatest value, in seconds, that (monotonic time - wall time) has had. A deadline that was computed from
         # the wall clock is at most the alert's end plus this value; `suspended` relies on that.
         self._clock_gap_s = float("-inf")
@@ -770,8 +755,7 @@ class LiveAlerts:
         if not isinstance(said, Revision) or now.wall_ms >= said.ends_at:
             return
         if alert is None and len(unbelieved) < MAX_UNBELIEVED and said.revision > self._gone.last(said.id):
-            self._arrivals += 1
-            alert = LiveAlert(said, now, self._arrivals, self._shared)
+            alert = LiveAlert(said, now, next(self._arrivals), self._shared)
             alert.chain = chain.then(entry)
         elif alert is not None and alert.unbelieved and said.revision > alert.number:
             alert.revise(said, now)
@@ -814,8 +798,7 @@ class LiveAlerts:
                 return None
             if now.wall_ms >= revision.ends_at and not self._may_doubt(revision):
                 return None
-            self._arrivals += 1
-            alert = LiveAlert(revision, now, self._arrivals, self._shared)
+            alert = LiveAlert(revision, now, next(self._arrivals), self._shared)
             self._ends.put(alert)
             self._alerts[alert.id] = alert
         elif alert.unbelieved and revision == alert.revision:
@@ -827,14 +810,14 @@ class LiveAlerts:
             if alert.deadline < before:
                 self._ends.put(alert)
         if self._places:
-            alert.area = self._areas.add(alert, revision.alert.shapes)
+            alert.area = self.areas.add(alert, revision.alert.shapes)
         if not alert.ended(now):
             self._trust(alert, now)
         return alert
 
     def _remove_area(self, alert: LiveAlert) -> None:
         """Remove the alert's area from the index of areas."""
-        self._areas.discard(alert.area)
+        self.areas.discard(alert.area)
         alert.area = NONE
 
     def _trust(self, alert: LiveAlert, now: Now) -> None:
@@ -852,7 +835,7 @@ class LiveAlerts:
         self.missed_until = max(self.missed_until, revision.ends_at)
         return False
 
-    def expire(self, now: Now, resume: Callable[[LiveAlert], None] = lambda _alert: None) -> list[LiveAlert]:
+    def expire(self, now: Now, resume: Callable[[LiveAlert], object] = lambda _alert: None) -> list[LiveAlert]:
         """Forget alerts that have ended according to the monotonic clock, and return alerts that are live again.
 
         `resume` is called with each of the latter, and has to start to send it. They had ended only according to the
@@ -913,14 +896,6 @@ class LiveAlerts:
         maybe = (self._ends.until(until) | self._shared.doubted) - withdrawn.keys()
         ended = sum(now.wall_ms >= alert.expires_at and now.monotonic < alert.deadline for alert in maybe)
         return ended + len(withdrawn) - len(self._shared.unbelieved)  # every unbelieved alert is withdrawn
-
-    def containing(self, place: Vector, reach_m: float) -> list[LiveAlert]:
-        """Return the alerts whose area contains the place, or comes within `reach_m` metres of it.
-
-        Cancelled alerts are not returned, but some of the returned alerts may have ended. An alert with several shapes
-        may be returned more than once.
-        """
-        return self._areas.containing(place, reach_m)
 
     def forget(self, rows: Rows) -> None:
         """Invalidate the flags of these rows in all alerts at once, so that other sessions can use the rows."""

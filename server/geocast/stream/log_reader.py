@@ -267,7 +267,12 @@ class LogReader:
         self.applied += 1
         for is_last in (False, True):
             try:
-                self._apply_once(entry, history)
+                if isinstance(entry, CallEntry):
+                    self._take_call(entry)
+                else:
+                    if history:
+                        self._live.learn(entry, history)
+                    self._take(entry)
             except Exception as error:
                 what = "sent to nobody until it is superseded" if is_last else "trying again"
                 logger.error(
@@ -279,14 +284,6 @@ class LogReader:
         self._keeper.note_failed(self, entry)
         if not isinstance(entry, CallEntry):
             self._live.hold_back(entry.id)
-
-    def _apply_once(self, entry: Followed, history: Sequence[Entry | OtherKind]) -> None:
-        if isinstance(entry, CallEntry):
-            self._take_call(entry)
-            return
-        if history:
-            self._live.learn(entry, history)
-        self._take(entry)
 
     async def _reread_if_clock_was_ahead(self) -> None:
         """Read the log again if live alerts were taken for ended and left out, because the wall clock was ahead.

@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping
 from ..auth.tokens import Subject
 from ..clock import Now
 from ..geometry.sphere import publish_circle
+from ..matching.place_index import Place
 from ..model.alert import OWN_TEST_PREFIX, Alert, Approval, Circle, Revision
 from ..policy import Policy, load
 from ..policy.publishers.bounds import Rate
@@ -32,18 +33,13 @@ ALL_PER_HOUR = 10_000  # own tests of all subjects together, which bounds the me
 RATES, ALL_RATES = (Rate(PER_HOUR, 3600),), (Rate(ALL_PER_HOUR, 3600),)
 WANTED = 0  # marks a key in a `holding` that processes pass on (`with_request`); clients list revisions from 1
 
-_ALL = "all"
 _SOURCE = "geocast"
 
 
-def _built_in() -> Policy:
-    return load(None)
-
-
 class OwnTests:
-    """Makes own tests according to the policy, and counts them by subject (see `own_test_port.OwnTestMaker`)."""
+    """Makes own tests according to the policy, and counts them by subject (see `hub.OwnTestMaker`)."""
 
-    def __init__(self, policy: Callable[[], Policy] = _built_in) -> None:
+    def __init__(self, policy: Callable[[], Policy] = lambda: load(None)) -> None:
         """Create the object. `policy` returns the policy that is in force, whose `[test]` has the texts.
 
         By default it is the built-in one.
@@ -55,7 +51,7 @@ class OwnTests:
         at = now.monotonic
         if subject is not None and (wait_s := self._rates.take(subject, RATES, at)):
             return math.ceil(wait_s)
-        if wait_s := self._rates.take(_ALL, ALL_RATES, at):
+        if wait_s := self._rates.take("all", ALL_RATES, at):
             self.give_back(subject, at)
             return math.ceil(wait_s)
         return 0
@@ -64,7 +60,7 @@ class OwnTests:
         """Do not count a test that `wait_s` has counted at the monotonic time `taken_s`, because it was not made."""
         self._rates.give_back(subject, taken_s)
 
-    def alert(self, key: str, place: tuple[float, float, float], now: Now) -> Revision:
+    def alert(self, key: str, place: Place, now: Now) -> Revision:
         policy = self._policy()
         text = policy.test
         name = text.category or next(iter(policy.categories))
@@ -100,11 +96,7 @@ def split_request(holding: Mapping[str, int]) -> tuple[Mapping[str, int], str | 
 
     `holding` is a result of `with_request`.
     """
-    asked = next((each for each, revision in holding.items() if _is_request(each, revision)), None)
+    asked = next((e for e, revision in holding.items() if revision == WANTED and e.startswith(OWN_TEST_PREFIX)), None)
     if asked is None:
         return holding, None
     return {each: revision for each, revision in holding.items() if each != asked}, asked.removeprefix(OWN_TEST_PREFIX)
-
-
-def _is_request(alert_id: str, revision: int) -> bool:
-    return revision == WANTED and alert_id.startswith(OWN_TEST_PREFIX)

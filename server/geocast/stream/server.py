@@ -38,11 +38,10 @@ from ..model.alert import Cancel, Entry, Revision, Untrusted
 from ..model.call import CallEntry
 from ..model.errors import trace
 from .bulk_send import open_sender
-from .connection import Connection, Stream
-from .fanout import Flight
-from .hub import LOOK_S, Hub
+from .connection import Stream
+from .flights import Flight
+from .hub import LOOK_S, Hub, OwnTestMaker
 from .log_reader import LogHealth, LogReader
-from .own_test_port import OwnTestMaker
 
 logger = logging.getLogger(__name__)
 
@@ -146,7 +145,7 @@ class Pump:
             self._asked_since = None
         elif self._asked_since is None:
             self._asked_since = now
-        if self._asked_since is None or self._hub.calling:
+        if self._asked_since is None or self._hub.calls.busy:
             return None, SLICE_S, 0.0
         if is_woken:
             return NEW_ROWS, 0.0, 0.0
@@ -233,7 +232,6 @@ class StreamServer(tasks.Part):
         test alerts that sessions ask for; if it is None, sessions can't ask for any.
         """
         self.keeper = LogHealth(alert_log, clock)
-        self._settings = settings
         self._clock = clock
         self._log = alert_log
         self._metrics = metrics
@@ -259,7 +257,7 @@ class StreamServer(tasks.Part):
             newer_keys=newer_keys,
         )
         self._reloaded = asyncio.Event()
-        self._reader = LogReader(alert_log, clock, self._hub.live, self._apply, self.keeper, self._apply_call)
+        self._reader = LogReader(alert_log, clock, self._hub.fanout.live, self._apply, self.keeper, self._apply_call)
         self._steps = StepWatch(clock.now())
         self._collector = GcFreezer(clock)
         self._servers: Sequence[asyncio.Server] = ()
@@ -302,8 +300,9 @@ class StreamServer(tasks.Part):
     def unready(self) -> list[str]:
         """Return the reasons why the stream side is not ready, for `/readyz`; an empty list if it is ready."""
         reasons = [] if self._reader.caught_up.is_set() else ["starting: reading the log"]
-        reasons += [f"sending fails: {self._hub.failing} alerts"] * bool(self._hub.failing)
-        is_stuck = self._hub.oldest_flight(self._clock.now()) > STUCK_S
+        failing = self._hub.fanout.failing()
+        reasons += [f"sending fails: {failing} alerts"] * bool(failing)
+        is_stuck = self._hub.fanout.flights.oldest_s(self._clock.now()) > STUCK_S
         reasons += [f"sending is stuck: an alert has been on its way for more than {STUCK_S:g} s"] * is_stuck
         return [*reasons, *self.keeper.unready(), *self._reader.unready()]
 
@@ -324,7 +323,7 @@ class StreamServer(tasks.Part):
         the entry before this method is called. In that case do nothing, because small groups would only slow down the
         entry's own fan-out, by a fifteenth (`bench fanout`).
         """
-        if isinstance(entry, Revision | Cancel) and self._hub.live.knows(entry):
+        if isinstance(entry, Revision | Cancel) and self._hub.fanout.live.knows(entry):
             return
         self._expected_until = self._clock.now().monotonic + EXPECTED_S
 
@@ -334,7 +333,7 @@ class StreamServer(tasks.Part):
         If `expect` was called, end its effect, because this may be the expected entry.
         """
         self._expected_until = float("-inf")
-        self._hub.deliver(entry, self._clock.now())
+        self._hub.fanout.deliver(entry, self._clock.now())
         self._pump.wake()
 
     def _apply_call(self, entry: CallEntry) -> None:
@@ -347,12 +346,12 @@ class StreamServer(tasks.Part):
 
         If the log can't be used, keep the counts for the next call.
         """
-        counts, is_stored = self._hub.take_counts(), False
+        counts, is_stored = self._hub.fanout.live.take_counts(), False
         try:
             is_stored = await self.keeper.store(counts)
         finally:
             if not is_stored:
-                self._hub.live.put_back_counts(counts)
+                self._hub.fanout.live.put_back_counts(counts)
 
     # ---- periodic work -------------------------------------------------------------------------------------------
 
@@ -379,7 +378,11 @@ class StreamServer(tasks.Part):
         connections = list(self._stream.all)
         for start in range(0, len(connections), RECHECK_BATCH):
             for connection in connections[start : start + RECHECK_BATCH]:
-                _recheck(connection)
+                try:
+                    connection.recheck()
+                except Exception as error:
+                    logger.error("checking a session's token failed, so its connection was dropped: %s", trace(error))
+                    connection.abort()  # its token may be revoked, so the session must not go on
             await asyncio.sleep(0)
 
     def _pause_s(self) -> float:
@@ -399,7 +402,7 @@ class StreamServer(tasks.Part):
                 "the wall clock was set %s by %.1f s; %d alerts have ended by this clock, but not by the monotonic one",
                 "forward" if step_s > 0 else "back",
                 abs(step_s),
-                self._hub.live.suspended(now),
+                self._hub.fanout.live.suspended(now),
             )
 
     def _finished(self, flight: Flight) -> None:
@@ -420,23 +423,24 @@ class StreamServer(tasks.Part):
             yield from self._errands.metrics()
         hub, stream = self._hub, self._stream
         now = self._clock.now()
-        oldest_s, suspended = hub.oldest_flight(now), hub.live.suspended(now)
+        fanout, live = hub.fanout, hub.fanout.live
+        suspended = live.suspended(now)
         yield gauge("sessions", "Sessions that have said hello", len(hub))
         yield gauge("connections", "Connections of the stream listener", stream.connections)
         yield gauge("capacity", "Connections that the stream listener takes", self._capacity)
-        yield gauge("places", "Places of sessions", hub.places)
-        yield gauge("live_alerts", "Alerts that have not ended, cancelled ones included", len(hub.live) - suspended)
+        yield gauge("places", "Places of sessions", fanout.places)
+        yield gauge("live_alerts", "Alerts that have not ended, cancelled ones included", len(live) - suspended)
         yield gauge("withheld_alerts", "Alerts that ended only by the wall clock, or lost their approvals", suspended)
         yield counter("clock_steps", "Times that the wall clock was set", self._steps.steps)
         yield gauge("slow_sessions", "Sessions whose transport has unsent bytes", hub.slow())
         yield gauge("unsent_bytes", "Bytes that transports have not sent", stream.unsent_bytes())
-        yield gauge("oldest_flight_seconds", "Age of the oldest fan-out under way", oldest_s)
+        yield gauge("oldest_flight_seconds", "Age of the oldest fan-out under way", fanout.flights.oldest_s(now))
         yield gauge("log_position", "Position of the last entry applied", self._reader.position)
         yield counter("log_applied", "Entries of the log applied", self._reader.applied)
-        yield counter("sends", "Frames of alerts and cancels handed to transports", hub.sends)
+        yield counter("sends", "Frames of alerts and cancels handed to transports", fanout.sends)
         yield gauge("stream_processes_unbatched", "Processes that send one by one", self._sender is None)
-        yield counter("sending_failures", "Unexpected errors while alerts were sent", hub.sending_failures)
-        yield counter("acks", "Acknowledgements counted", hub.live.acks)
+        yield counter("sending_failures", "Unexpected errors while alerts were sent", fanout.failures)
+        yield counter("acks", "Acknowledgements counted", live.acks)
         yield counter("log_quarantined", "Entries of the log that could not be read", self._log.quarantined)
         yield from self._log.metrics()
         yield counters("closes", "Sessions ended by the node", "code", _labels(stream.closes))
@@ -463,14 +467,6 @@ class StreamServer(tasks.Part):
         while self._stream.connections and time.monotonic() < deadline and not hurry.is_set():
             await tasks.first_of(time.monotonic() + TICK_S, hurry.wait())
         self._stream.abort_all()
-
-
-def _recheck(connection: Connection) -> None:
-    try:
-        connection.recheck()
-    except Exception as error:
-        logger.error("checking a session's token failed, so its connection was dropped: %s", trace(error))
-        connection.abort()  # its token may be revoked, so the session must not go on
 
 
 def _labels(values: Mapping[int, int]) -> list[tuple[str, float]]:

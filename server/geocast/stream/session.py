@@ -26,8 +26,8 @@ an `error`, and the session goes on (X6, X7).
 """
 
 import secrets
-from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Literal, Protocol
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -42,22 +42,21 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from ..auth.scopes import RECEIVE, TEST
-from ..auth.tokens import Grant, Subject, TokenProof, TokenVerifier
+from ..auth.scopes import RECEIVE
+from ..auth.tokens import Grant, TokenProof, TokenVerifier
 from ..clock import Now
 from ..geometry.sphere import cell_from_string, cell_place
-from ..matching.filters import Filter
+from ..matching.filters import EVERYTHING, Filter
+from ..matching.place_index import Place
 from ..model import close_codes, languages
-from ..model.alert import SEVERITY_RANK, Revision, Severity
-from ..model.call import SeatState
-from ..model.close_codes import Close, SessionClosed
+from ..model.alert import SEVERITY_RANK, Severity
+from ..model.close_codes import SessionClosed
 from ..model.errors import Malformed
 from ..model.times import format_time
 from ..wire.fields import Id, Latitude, Longitude, RevisionNumber, StrictModel, broken_fields
 from ..wire.frames import Wire
-from .own_test_port import KEY_PATTERN, OwnTestMaker
+from .hub import Hub, Peer, Rights
 
-HEARTBEAT_S = 25  # the default of --heartbeat-s
 # A client that has lost its connection reconnects after a random time between these two. Otherwise all 20,000 clients
 # of a node that restarts would reconnect in the same second. Responders reconnect sooner, because a call for help can't
 # wait (RQ8).
@@ -66,154 +65,7 @@ RESPONDERS_MIN_MS, RESPONDERS_MAX_MS = 200, 3_000
 MAX_ETA_S = 7_200
 MAX_REF = 2**53 - 1  # the greatest integer that a JavaScript client represents exactly
 MAX_PLACES, MAX_CATEGORIES, MAX_HOLDING = 8, 64, 256  # limits of one session
-
-Place = tuple[float, float, float]  # latitude and longitude in degrees, reach in metres
-
-
-class Peer(Protocol):
-    """The interface through which the hub and a session use the session's connection."""
-
-    @property
-    def write(self) -> Callable[[bytes], None]:
-        """A function that passes complete frames to the transport, which sends or buffers them.
-
-        It never blocks. It may raise RuntimeError if the transport is dead and `connection_lost` has not been called
-        yet.
-        """
-        ...
-
-    @property
-    def descriptor(self) -> int:
-        """The descriptor of the connection's socket, for sending to many sockets at once; -1 if there is none."""
-        ...
-
-    def close(self, close: Close) -> None:
-        """End the session with this close frame. Before this method returns, the connection calls the hub's `leave`."""
-        ...
-
-    def abort(self) -> None:
-        """Drop the connection without a close frame.
-
-        Before this method returns, the connection calls the hub's `leave`.
-        """
-        ...
-
-
-class Audience(Protocol):
-    """The methods of the hub that a session calls. `row` is always the number that `enter` returned for the session."""
-
-    heartbeat_s: int  # the interval of pings to an idle session, in seconds (W8)
-    own_tests: OwnTestMaker | None  # makes the test alerts that sessions ask for (TR2)
-
-    def enter(
-        self,
-        peer: Peer,
-        wire: Wire,
-        places: list[Place],
-        wanted: Filter,
-        rights: "Rights",
-        holding: Mapping[str, int],
-        now: Now,
-        here: int | None = None,
-    ) -> int:
-        """Register a session, and return its row, the number that identifies it in the other methods.
-
-        The session calls `reply_with_owed` next. `places` have latitude and longitude in degrees, and a reach in
-        metres. `holding` maps ids of alerts to the revisions that the client says it has. `here` is the index in
-        `places` of the subscriber's present location; None if the client has not named one (RQ4).
-        """
-        ...
-
-    def move(self, row: int, places: list[Place], here: int | None = None) -> None:
-        """Replace the session's places.
-
-        `here` is the index of the subscriber's present location in `places`, or None.
-        """
-        ...
-
-    def set_filter(self, row: int, wanted: Filter) -> None:
-        """Replace the filter of the session."""
-        ...
-
-    def filter_of(self, row: int) -> Filter:
-        """Return the filter of the session."""
-        ...
-
-    def set_rights(self, row: int, rights: "Rights") -> None:
-        """Replace the session's rights with those of a new token."""
-        ...
-
-    def acknowledge(self, row: int, alert_id: str, revision: int, now: Now) -> None:
-        """Record that the client has shown this revision."""
-        ...
-
-    def accept(self, row: int, call_id: str, eta_s: int | None, now: Now) -> None:
-        """Record that the responder accepts a call for help.
-
-        `eta_s` is the time until the responder arrives, in seconds, or None if it is unknown.
-        """
-        ...
-
-    def decline(self, row: int, call_id: str, now: Now) -> None:
-        """Record that the responder declines a call for help, or withdraws after accepting it."""
-        ...
-
-    def report(self, row: int, call_id: str, state: SeatState, now: Now) -> None:
-        """Record what a responder reports during a call for help: having a defibrillator, or having arrived."""
-        ...
-
-    def rest_until(self, row: int, now: Now) -> int | None:
-        """Return the time until which the session's responder gets no further calls, in ms since 1970.
-
-        Return None if the responder may be called now. A responder rests after a call (RQ7).
-        """
-        ...
-
-    def first_place(self, row: int) -> Place | None:
-        """Return the first place of the session, or None if the session has no place."""
-        ...
-
-    def reply_with_own_test(self, row: int, reply: Mapping[str, Any], test: Revision, now: Now) -> None:
-        """Send `reply`, followed in the same write by a test alert that the session has asked for (TR3)."""
-        ...
-
-    def reply_with_owed(self, row: int, reply: dict[str, Any], now: Now) -> None:
-        """Send `reply`, followed at once by all alerts and calls that the session lacks.
-
-        Before that, set `reply['live']` to the number of these alerts and calls.
-        """
-        ...
-
-    def reply(self, row: int, message: Mapping[str, Any], now: Now) -> None:
-        """Send one message to the session."""
-        ...
-
-
-class Rights(Protocol):
-    """The rights of a session: what it may receive, until when, and which subject owns its token."""
-
-    @property
-    def may_test(self) -> bool:
-        """Whether the session is sent alerts with the status `test` or `exercise` (R6)."""
-        ...
-
-    @property
-    def deadline(self) -> float:
-        """The time at which the session's token expires, in seconds on the monotonic clock.
-
-        It is infinity if there is no token.
-        """
-        ...
-
-    @property
-    def subject(self) -> Subject | None:
-        """The subject of the session's token, or None if it has no token."""
-        ...
-
-    @property
-    def quals(self) -> frozenset[str]:
-        """The responder's qualifications (to go to calls for help) that this node accepts (RQ1 to RQ3)."""
-        ...
+KEY_PATTERN = "^[A-Za-z0-9._:-]{1,64}$"  # of the `id` in a `try`; the id of the test alert has a prefix before it
 
 
 # ---- the messages of clients -------------------------------------------------------------------------------------
@@ -416,16 +268,6 @@ class _Refused(Exception):  # noqa: N818
 # ---- the conversation with one client ----------------------------------------------------------------------------
 
 
-class _Rights:
-    __slots__ = ("deadline", "may_test", "quals", "subject")
-
-    def __init__(self, grant: Grant | None, now: Now) -> None:
-        self.subject = None if grant is None else grant.subject
-        self.quals = frozenset[str]() if grant is None else grant.quals
-        self.may_test = grant is not None and TEST in grant.scopes
-        self.deadline = float("inf") if grant is None else now.deadline(grant.expires_at)
-
-
 class Session:
     """The conversation with one subscriber over one connection, after the handshake.
 
@@ -433,13 +275,13 @@ class Session:
     has left the hub.
     """
 
-    __slots__ = ("_audience", "_peer", "_proof", "_tokens", "row", "wire")
+    __slots__ = ("_hub", "_peer", "_proof", "_tokens", "row", "wire")
 
-    def __init__(self, peer: Peer, wire: Wire, audience: Audience, tokens: TokenVerifier) -> None:
+    def __init__(self, peer: Peer, wire: Wire, hub: Hub, tokens: TokenVerifier) -> None:
         self._peer = peer
         self.wire = wire
         self.row = -1
-        self._audience = audience
+        self._hub = hub
         self._tokens = tokens
         self._proof: TokenProof | None = None  # of the last token; a new token needs the same subject (M4, HD5)
 
@@ -470,7 +312,7 @@ class Session:
         except _Refused as refused:
             if kind == "hello":
                 raise SessionClosed(close_codes.MALFORMED) from None
-            self._audience.reply(self.row, {"type": "error"} | refused.members | _ref_of(fields), now)
+            self._hub.reply(self.row, {"type": "error"} | refused.members | _ref_of(fields), now)
 
     def _take(self, message: Message, now: Now) -> None:
         """Apply a valid message, and answer it.
@@ -481,25 +323,25 @@ class Session:
             case Hello():
                 self._hello(message, now)
             case Move():
-                self._audience.move(self.row, [p.place() for p in message.places], _here(message.places))
-                self._audience.reply_with_owed(self.row, message.answer("ok"), now)
+                self._hub.move(self.row, [p.place() for p in message.places], _here(message.places))
+                self._hub.reply_with_owed(self.row, message.answer("ok"), now)
             case FilterBy():
-                self._audience.set_filter(self.row, _changed(self._audience.filter_of(self.row), message))
-                self._audience.reply_with_owed(self.row, message.answer("ok"), now)
+                self._hub.fanout.set_filter(self.row, _changed(self._hub.fanout.filter_of(self.row), message))
+                self._hub.reply_with_owed(self.row, message.answer("ok"), now)
             case Refresh():
-                self._audience.set_rights(self.row, _Rights(self._grant(message.token, now), now))
-                self._audience.reply_with_owed(self.row, message.answer("ok"), now)
+                self._hub.set_rights(self.row, Rights(self._grant(message.token, now), now))
+                self._hub.reply_with_owed(self.row, message.answer("ok"), now)
             case Ack():
-                self._audience.acknowledge(self.row, message.id, message.revision, now)
+                self._hub.acknowledge(self.row, message.id, message.revision, now)
             case Accept():
                 eta_s = message.eta_s if "eta_s" in message.model_fields_set else None
-                self._audience.accept(self.row, message.id, eta_s, now)
+                self._hub.accept(self.row, message.id, eta_s, now)
             case Decline():
-                self._audience.decline(self.row, message.id, now)
+                self._hub.calls.decline(self.row, message.id)
             case Progress():
-                self._audience.report(self.row, message.id, message.state, now)
+                self._hub.calls.report(self.row, message.id, message.state, now)
             case Ping():
-                self._audience.reply(self.row, message.answer("pong") | {"now": format_time(now.wall_ms)}, now)
+                self._hub.reply(self.row, message.answer("pong") | {"now": format_time(now.wall_ms)}, now)
             case Try():
                 self._send_own_test(message, now)
 
@@ -509,14 +351,14 @@ class Session:
         Raise _Refused if the session has no place, so that no alert would reach it (TR6), or if its subject has had a
         test within the last hour (TR5).
         """
-        place, tests = self._audience.first_place(self.row), self._audience.own_tests
+        place, tests = self._hub.fanout.first_place(self.row), self._hub.own_tests
         if tests is None:
             raise _Refused("unknown-type", "this process sends no tests")
         if place is None:
             raise _Refused("no-place", "this session has no place, so no alert would reach it")
         if wait_s := tests.wait_s(None if self._proof is None else self._proof.subject, now):
             raise _Refused("rate-limited", f"the next test is allowed in {wait_s} s", retry_after_s=wait_s)
-        self._audience.reply_with_own_test(self.row, asked.answer("ok"), tests.alert(asked.id, place, now), now)
+        self._hub.reply_with_own_test(self.row, asked.answer("ok"), tests.alert(asked.id, place, now), now)
 
     def _hello(self, hello: Hello, now: Now) -> None:
         """Check the token, register the session in the hub, and send `welcome`, followed by the live alerts.
@@ -524,35 +366,30 @@ class Session:
         The token is checked before the hub is called, so a session that is refused leaves nothing there. `enter` and
         `reply_with_owed` get the same `now`, so that no alert starts or ends between the two calls.
         """
-        given = hello.model_fields_set
         grant = None
-        if "token" in given or self._tokens.required:
+        if "token" in hello.model_fields_set or self._tokens.required:
             grant = self._grant(hello.token, now)
-        wanted = Filter(
-            frozenset(hello.categories) if "categories" in given else None,
-            SEVERITY_RANK[hello.min_severity],
-            languages.understood(hello.languages),
-        )
+        wanted = _changed(EVERYTHING, hello)
         places = [p.place() for p in hello.places]
-        self.row = self._audience.enter(
-            self._peer, self.wire, places, wanted, _Rights(grant, now), hello.holding, now, _here(hello.places)
+        self.row = self._hub.enter(
+            self._peer, self.wire, places, wanted, Rights(grant, now), hello.holding, now, _here(hello.places)
         )
         welcome = {
             "type": "welcome",
             "session": secrets.token_urlsafe(12),
             "now": format_time(now.wall_ms),
-            "heartbeat_s": self._audience.heartbeat_s,
+            "heartbeat_s": self._hub.heartbeat_s,
             "retry": {"min_ms": RETRY_MIN_MS, "max_ms": RETRY_MAX_MS},
             "languages": list(wanted.languages),
         }
         if grant is not None and grant.quals:
             welcome["quals"] = sorted(grant.quals)
-            if rest_until := self._audience.rest_until(self.row, now):
+            if rest_until := self._hub.calls.rest_until(self.row, now):
                 welcome["rest_until"] = format_time(rest_until)
             welcome["retry"] = {"min_ms": RESPONDERS_MIN_MS, "max_ms": RESPONDERS_MAX_MS}
         if grant is not None:
             welcome["token_expires_at"] = format_time(grant.expires_at)
-        self._audience.reply_with_owed(self.row, welcome, now)
+        self._hub.reply_with_owed(self.row, welcome, now)
 
     def _grant(self, token: str, now: Now) -> Grant:
         """Verify the token, make it the session's token, and return what it grants (T6).
@@ -601,8 +438,8 @@ def _ref_of(fields: Mapping[str, Any]) -> dict[str, Any]:
         return {}
 
 
-def _changed(old: Filter, by: FilterBy) -> Filter:
-    """Return the filter `old`, changed as the `filter` message says: fields with a value replace the old ones.
+def _changed(old: Filter, by: Hello | FilterBy) -> Filter:
+    """Return the filter `old`, changed as the message says: fields with a value replace the old ones.
 
     A field that is null is cleared, and a field that is left out stays as it is.
     """

@@ -37,19 +37,11 @@ _T = TypeVar("_T")
 _REFUSED_CATEGORIES = frozenset({"Cc", "Cs", "Co", "Cn"})
 
 
-def _refuse_unreadable(text: str, allowed: str, exception: str) -> str:
+def _refuse_unreadable(text: str, allowed: str = "", exception: str = "") -> str:
     if not text.isprintable() and any(category(each) in _REFUSED_CATEGORIES for each in text if each not in allowed):
         expected = "must hold no control character{exception}, no private-use, unassigned or lone surrogate character"
         raise PydanticCustomError("text", expected, {"exception": exception})
     return text
-
-
-def _no_control(text: str) -> str:
-    return _refuse_unreadable(text, "", "")
-
-
-def _no_control_except_newline(text: str) -> str:
-    return _refuse_unreadable(text, "\n", " but line feed")
 
 
 def _not_blank(text: str) -> str:
@@ -111,13 +103,17 @@ _TIME_PATTERN = (
     f"T{_CLOCK}:[0-5][0-9](\\.[0-9]{{1,9}})?(Z|[+-]{_CLOCK})$"
 )
 
-Text = Annotated[str, AfterValidator(_no_control), Field(json_schema_extra={"pattern": f"^{_PLAIN}*$"})]
+Text = Annotated[str, AfterValidator(_refuse_unreadable), Field(json_schema_extra={"pattern": f"^{_PLAIN}*$"})]
 Headline = Annotated[
     Text,
     Field(min_length=1, max_length=140, json_schema_extra={"pattern": _NOT_BLANK}),
     AfterValidator(_not_blank),
 ]
-Lines = Annotated[str, AfterValidator(_no_control_except_newline), Field(json_schema_extra={"pattern": _LINES})]
+Lines = Annotated[
+    str,
+    AfterValidator(lambda text: _refuse_unreadable(text, "\n", " but line feed")),
+    Field(json_schema_extra={"pattern": _LINES}),
+]
 Description = Annotated[Lines, Field(max_length=1000)]
 Time = Annotated[
     int,

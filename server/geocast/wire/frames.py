@@ -64,13 +64,8 @@ def _json(message: Mapping[str, Any]) -> bytes:
     return _JSON.encode(message).encode()
 
 
-def _msgpack(message: Mapping[str, Any]) -> bytes:
-    packed: bytes = msgpack.packb(message)
-    return packed
-
-
 JSON = Wire(0, "geocast.v1.json", Opcode.TEXT, _json, load_json)
-MSGPACK = Wire(1, "geocast.v1.msgpack", Opcode.BINARY, _msgpack, load_msgpack)
+MSGPACK = Wire(1, "geocast.v1.msgpack", Opcode.BINARY, msgpack.packb, load_msgpack)
 FORMATS = (JSON, MSGPACK)
 # The formats for clients that verify approvals (rule S7). Their messages differ from those of the other formats only
 # for entries with a proof (rule F9).

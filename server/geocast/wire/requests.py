@@ -145,23 +145,14 @@ class Publication:
 
     def facts(self) -> "PolicyFacts":
         """Return the values in this request that the policy checks."""
+        shapes = self._shapes()
         return PolicyFacts(
-            self.category,
-            self.threat,
-            self.occurred_at,
-            self.expires_at,
-            _approved_at(self.approval),
-            tuple(
-                (f"{at}/radius_m", shape.radius_m)
-                for at, shape in self._shapes()
-                if not isinstance(shape, RequestedPolygon)
-            ),
-            tuple((at, shape) for at, shape in self._shapes() if isinstance(shape, RequestedPolygon)),
-            self.expires_at is None,
-            tuple((f"/{name}", getattr(self, name) or "") for name in _WORDS),
-            self.confirm,
-            self.status,
-            self.severity,
+            **{name: getattr(self, name) for name in _CHECKED_AS_SENT},
+            approved_at=_approved_at(self.approval),
+            radii=tuple((f"{at}/radius_m", each.radius_m) for at, each in shapes if isinstance(each, RequestedCircle)),
+            polygons=tuple((at, each) for at, each in shapes if isinstance(each, RequestedPolygon)),
+            takes_default=self.expires_at is None,
+            texts=tuple((f"/{name}", getattr(self, name) or "") for name in _WORDS),
         )
 
     def outside_jurisdiction(self, where: "AllowedArea") -> "list[OutsideShape]":
@@ -186,12 +177,12 @@ class PolicyFacts:
     each with its pointer; a text is None if it is invalid.
     """
 
-    category: str | None
-    threat: str | None
-    occurred_at: int | None
-    expires_at: int | None
-    approved_at: int | None
-    radii: tuple[tuple[str, float], ...]
+    category: str | None = None
+    threat: str | None = None
+    occurred_at: int | None = None
+    expires_at: int | None = None
+    approved_at: int | None = None
+    radii: tuple[tuple[str, float], ...] = ()
     polygons: tuple[tuple[str, RequestedPolygon], ...] = ()
     takes_default: bool = False
     texts: tuple[tuple[str, str | None], ...] = ()
@@ -263,7 +254,7 @@ class Cancellation:
     def facts(self) -> PolicyFacts:
         """Return the values in this request that the policy checks: its approval, reason and confirmations."""
         texts = (("/reason", self.reason),)
-        return PolicyFacts(None, None, None, None, _approved_at(self.approval), (), texts=texts, confirm=self.confirm)
+        return PolicyFacts(approved_at=_approved_at(self.approval), texts=texts, confirm=self.confirm)
 
 
 # The approval of a request: without signatures (rule A11), with signatures, or None if it was left out.
@@ -471,6 +462,8 @@ _AS_SENT = tuple(
     for each in members_of(Alert, without=("expires_at", "area", "approval", "confirm"))
     if each.name in AlertRequest.model_fields
 )
+# The values of a request that the policy checks as they were sent.
+_CHECKED_AS_SENT = ("category", "threat", "occurred_at", "expires_at", "confirm", "status", "severity")
 # The texts of a request that people will read. The policy checks all of them (rule P24).
 _WORDS: Mapping[str, TypeAdapter[str]] = {
     name: TypeAdapter(AlertRequest.__annotations__[name], config=ConfigDict(strict=True))
@@ -526,7 +519,7 @@ def parse_publication(body: Mapping[str, Any], *, dry_run: bool = False) -> Publ
     Raise Invalid if the body is invalid. `body` comes from `strict_json.load_json`. If `dry_run` is true, the approval
     may be left out.
     """
-    return _publication(_validate(AlertRequest, body, dry_run=dry_run), is_approved=_is_approved(body))
+    return _publication(_validate(AlertRequest, body, dry_run=dry_run), is_approved="approval" in body)
 
 
 def parse_revision(body: Mapping[str, Any], alert_id: str, *, dry_run: bool = False) -> Publication:
@@ -534,12 +527,10 @@ def parse_revision(body: Mapping[str, Any], alert_id: str, *, dry_run: bool = Fa
 
     Raise Invalid if the body is invalid. If `dry_run` is true, the approval may be left out.
     """
-    mismatch = "id" in body and isinstance(body["id"], str) and is_id(body["id"]) and body["id"] != alert_id
-    if mismatch:
-        violations = [ID_MISMATCH, *_broken(RevisionRequest, body, dry_run=dry_run)]
-        raise Invalid(violations, _usable_facts(body), body.get("area"))
-    model = _validate(RevisionRequest, body, dry_run=dry_run)
-    return _publication(model.model_copy(update={"id": alert_id}), is_approved=_is_approved(body))
+    given = body.get("id")
+    is_other = isinstance(given, str) and is_id(given) and given != alert_id
+    model = _validate(RevisionRequest, body, [ID_MISMATCH] * is_other, dry_run=dry_run)
+    return _publication(model.model_copy(update={"id": alert_id}), is_approved="approval" in body)
 
 
 def parse_cancellation(body: Mapping[str, Any], alert_id: str, *, dry_run: bool = False) -> Cancellation:
@@ -552,16 +543,11 @@ def parse_cancellation(body: Mapping[str, Any], alert_id: str, *, dry_run: bool 
     except Invalid as invalid:
         # A cancel has to obey only two rules of section 3: the ones about the approval (P3) and about texts (P24).
         texts = (("/reason", usable(_REASON, body.get("reason"))),)
-        approved_at, confirm = invalid.facts().approved_at, invalid.facts().confirm
-        facts = PolicyFacts(None, None, None, None, approved_at, (), texts=texts, confirm=confirm)
+        found = invalid.facts()
+        facts = PolicyFacts(approved_at=found.approved_at, texts=texts, confirm=found.confirm)
         raise Invalid(invalid.violations, facts) from None
-    approved = _approved(model.approval) if _is_approved(body) else None
+    approved = _approved(model.approval) if "approval" in body else None
     return Cancellation(alert_id, model.revision, model.reason, approved, _confirm(model.confirm))
-
-
-def _is_approved(body: Mapping[str, Any]) -> bool:
-    """Return whether the body has an approval, which only dry runs may leave out."""
-    return "approval" in body
 
 
 def _approved(model: ApprovalRequest | ProofRequest) -> Approval | ApprovalProof:
@@ -573,19 +559,17 @@ def _approved(model: ApprovalRequest | ProofRequest) -> Approval | ApprovalProof
 ID_MISMATCH = Violation(problems.ID_MISMATCH, "/id", "must be the id in the path, or left out")
 
 
-def _validate(model: type[_Model], body: Mapping[str, Any], *, dry_run: bool = False) -> _Model:
+def _validate(
+    model: type[_Model], body: Mapping[str, Any], broken: Sequence[Violation] = (), *, dry_run: bool
+) -> _Model:
+    """Return the validated body. Raise Invalid if it breaks a rule; `broken` has violations that are known already."""
     try:
-        return model.model_validate({"approval": _PLACEHOLDER_APPROVAL, **body} if dry_run else body)
+        valid = model.model_validate({"approval": _PLACEHOLDER_APPROVAL, **body} if dry_run else body)
     except ValidationError as error:
-        raise Invalid(broken_fields(error), _usable_facts(body), body.get("area")) from None
-
-
-def _broken(model: type[StrictModel], body: Mapping[str, Any], *, dry_run: bool) -> Sequence[Violation]:
-    try:
-        _validate(model, body, dry_run=dry_run)
-    except Invalid as invalid:
-        return invalid.violations
-    return ()
+        broken = [*broken, *broken_fields(error)]
+    if broken:
+        raise Invalid(broken, _usable_facts(body), body.get("area")) from None
+    return valid
 
 
 def _publication(model: AlertRequest, *, is_approved: bool) -> Publication:

@@ -116,8 +116,8 @@ def test_accept_of_an_ended_call_is_answered_with_standdown(both):
     peer.take()
     both.hub.accept(peer.row, "c-1", None, both.clock.now())
     assert peer.take() == [{"type": "standdown", "id": "c-1", "reason": "over"}]
-    both.hub.decline(peer.row, "c-1", both.clock.now())
-    both.hub.report(peer.row, "c-1", "arrived", both.clock.now())
+    both.hub.calls.decline(peer.row, "c-1")
+    both.hub.calls.report(peer.row, "c-1", "arrived", both.clock.now())
     assert peer.take() == []
 
 
@@ -127,8 +127,8 @@ def test_accept_on_a_node_without_calls_is_answered_with_standdown():
     peer = town.join()
     peer.take()
     town.hub.accept(peer.row, "c-1", 5, town.clock.now())
-    town.hub.decline(peer.row, "c-1", town.clock.now())
-    town.hub.report(peer.row, "c-1", "aed", town.clock.now())
+    town.hub.calls.decline(peer.row, "c-1")
+    town.hub.calls.report(peer.row, "c-1", "aed", town.clock.now())
     assert peer.take() == [{"type": "standdown", "id": "c-1", "reason": "over"}]
 
 
@@ -139,7 +139,7 @@ def test_acks_of_calls_and_of_alerts_are_counted_separately(both):
     both.publish(a_revision(area=AREA))
     for name in ("c-1", "a-1", "c-1"):
         both.hub.acknowledge(peer.row, name, 1, both.clock.now())
-    assert (both.quarter.hub.calls.take_counts()["c-1"].acked, both.hub.live.acks) == (1, 1)
+    assert (both.quarter.hub.calls.take_counts()["c-1"].acked, both.hub.fanout.live.acks) == (1, 1)
 
 
 def test_session_that_disconnects_is_no_longer_on_duty(both):

@@ -6,6 +6,7 @@ from support.fakes import a_cancel, a_revision
 
 from geocast.calls.port import Calls
 from geocast.stream.fanout import AGAIN_S, FanOut
+from geocast.stream.flights import Flights
 from geocast.stream.hub import Hub
 from geocast.stream.live_alerts import LiveAlert
 from geocast.wire.frames import JSON, MSGPACK
@@ -43,9 +44,10 @@ PARTS = [
     (LiveAlert, "flags_of"),
     (LiveAlert, "mark_sent"),
     (FanOut, "_send"),
-    (FanOut, "_send_slice"),
+    (FanOut, "_take_owed"),
     (FanOut, "_visible"),
-    (FanOut, "_end"),
+    (Flights, "end"),
+    (Flights, "take_owed"),
     (FanOut, "_order_rest"),
 ]
 
@@ -74,7 +76,7 @@ def test_error_anywhere_in_a_slice_leaves_each_session_with_one_frame_or_ends_it
         stayed = [peer for peer in peers if not peer.aborted]
         assert [peer.received() for peer in stayed] == [[frame]] * len(stayed), left
         assert len(stayed) >= 4
-    assert town.hub.failing == 0
+    assert town.hub.fanout.failing() == 0
 
 
 def test_session_whose_write_fails_is_ended_and_harms_no_other(town, small_slices):
@@ -87,7 +89,7 @@ def test_session_whose_write_fails_is_ended_and_harms_no_other(town, small_slice
     town.hub._writes[bad.row] = broken
     town.publish(a_revision(), a_revision("a-2"))
     assert [sorted(peer.received()) for peer in others] == [["a-1/1", "a-2/1"]] * 7
-    assert (bad.aborted, town.hub.sending_failures, town.hub.failing, len(town.hub)) == (True, 1, 0, 7)
+    assert (bad.aborted, town.hub.fanout.failures, town.hub.fanout.failing(), len(town.hub)) == (True, 1, 0, 7)
     assert sorted(town.join(holding={"a-1": 1}).received()) == ["a-2/1", "welcome"]
 
 
@@ -99,7 +101,7 @@ def test_sessions_are_ended_if_nobody_knows_what_their_sockets_got(monkeypatch):
     town.publish(a_revision())
     assert [peer.aborted for peer in crowd] == [False, True, False, True, False]
     assert [descriptors for descriptors, _ in sockets.calls] == [[100, 102, 104]]
-    assert (len(town.hub), town.hub.failing) == (3, 0)
+    assert (len(town.hub), town.hub.fanout.failing()) == (3, 0)
 
 
 @pytest.mark.parametrize(
@@ -139,7 +141,7 @@ def test_alert_that_can_never_be_sent_takes_two_attempts_and_delays_no_other(tow
     left = fail(monkeypatch, LiveAlert, "encoded", 10**6, lambda alert, *_: tried.append(alert.id) or alert.id == "a-1")
     town.publish(a_revision("a-1", severity="extreme"), a_revision("a-2"))
     assert [peer.received() for peer in peers] == [["a-2/1"]] * 40
-    assert (tried.count("a-1"), town.hub.failing) == (2, 1)
+    assert (tried.count("a-1"), town.hub.fanout.failing()) == (2, 1)
     send_again(town)
     assert tried.count("a-1") == 4
     left[0] = 0
@@ -148,16 +150,23 @@ def test_alert_that_can_never_be_sent_takes_two_attempts_and_delays_no_other(tow
     assert not town.hub.busy  # the second pause is twice as long
     send_again(town)
     assert [peer.received() for peer in peers] == [["a-1/1"]] * 40
-    assert town.hub.failing == 0
+    assert town.hub.fanout.failing() == 0
 
 
-@pytest.mark.parametrize("what", ["launch", "_rows_of", "drop_stale"])
-def test_alert_whose_fan_out_could_not_start_is_sent_later(town, monkeypatch, what):
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [
+        (FanOut, "launch"),
+        (FanOut, "_rows_of"),
+        *((Flights, name) for name in ("wait", "take_waiting", "start", "drop_stale")),
+    ],
+)
+def test_alert_whose_fan_out_could_not_start_is_sent_later(town, monkeypatch, owner, name):
     """An error anywhere before the first slice does not lose the alert."""
     [peer] = town.crowd(1)
     town.publish(a_revision("a-0"))
     assert peer.received() == ["a-0/1"]
-    fail(monkeypatch, town.hub._fanout, what)
+    fail(monkeypatch, owner, name)
     with pytest.raises(Odd):
         town.publish(a_revision())
     send_again(town)

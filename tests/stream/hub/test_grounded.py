@@ -24,7 +24,7 @@ def test_fan_out_of_a_revision_stops_when_a_newer_revision_arrives(town, small_s
     town.publish(a_revision(revision=2))
     assert [peer.received() for peer in peers] == [["a-1/1", "a-1/2"]] * 2 + [["a-1/2"]] * 4
     assert town.finished == ["a-1/2"]
-    assert town.hub.take_counts() == {"a-1": Counts(8, 0)}
+    assert town.hub.fanout.live.take_counts() == {"a-1": Counts(8, 0)}
 
 
 def test_fan_out_of_a_revision_stops_when_its_cancel_arrives(town, small_slices):

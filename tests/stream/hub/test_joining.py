@@ -35,7 +35,7 @@ def test_session_that_joins_before_the_fan_out_starts_is_sent_the_alert_once(tow
     peer = town.join(0)
     town.run()
     assert peer.told_by_write() == [["welcome", "a-1/1"]]
-    assert town.hub.take_counts() == {"a-1": Counts(1, 0)}
+    assert town.hub.fanout.live.take_counts() == {"a-1": Counts(1, 0)}
 
 
 def test_session_that_joins_late_is_sent_later_revisions_and_counted(town):
@@ -45,7 +45,7 @@ def test_session_that_joins_late_is_sent_later_revisions_and_counted(town):
     town.publish(a_revision(revision=2))
     town.hub.acknowledge(peer.row, "a-1", 2, town.clock.now())
     assert peer.received() == ["welcome", "a-1/1", "a-1/2"]
-    assert town.hub.take_counts() == {"a-1": Counts(2, 1)}
+    assert town.hub.fanout.live.take_counts() == {"a-1": Counts(2, 1)}
 
 
 @pytest.mark.parametrize(

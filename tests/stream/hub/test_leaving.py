@@ -40,7 +40,7 @@ def test_session_that_disconnects_during_a_fan_out_is_sent_nothing(small_slices)
     town.run()
     assert leaver.received() == []
     assert far.received() == ["welcome"]
-    assert town.hub.take_counts() == {"a-1": Counts(5, 0)}
+    assert town.hub.fanout.live.take_counts() == {"a-1": Counts(5, 0)}
 
 
 def test_session_that_replaces_another_during_a_fan_out_is_sent_the_alert_once(small_slices):
@@ -62,9 +62,9 @@ def test_session_that_replaces_another_during_a_fan_out_is_sent_the_alert_once(s
 def test_places_of_a_session_are_forgotten_when_it_disconnects(town):
     """The hub counts sessions and places (M9)."""
     peers = [town.join(0), town.join(places=[town.place(0), town.place(5)])]
-    assert (len(town.hub), town.hub.places, len(town.hub.peers())) == (2, 3, 2)
+    assert (len(town.hub), town.hub.fanout.places, len(town.hub.peers())) == (2, 3, 2)
     town.hub.leave(peers[1].row)
-    assert (len(town.hub), town.hub.places, town.hub.peers()) == (1, 1, [peers[0]])
+    assert (len(town.hub), town.hub.fanout.places, town.hub.peers()) == (1, 1, [peers[0]])
 
 
 def test_filters_of_disconnected_sessions_use_no_memory(town):
@@ -74,7 +74,7 @@ def test_filters_of_disconnected_sessions_use_no_memory(town):
         town.set_filter(peer, Filter(frozenset({f"d{n}"})))
         town.hub.leave(peer.row)
         town.sweep()
-    assert len(town.hub._fanout._filters.passing("robbery", 0)) <= 3
+    assert len(town.hub.fanout._filters.passing("robbery", 0)) <= 3
 
 
 def test_alerts_reach_other_sessions_although_some_writes_fail(town, small_slices):

@@ -22,7 +22,7 @@ def test_session_that_widens_its_filter_is_sent_the_live_alerts(town):
     town.publish(a_revision("a-1"), a_revision("a-2", category="arson"))
     town.set_filter(peer, EVERYTHING)
     assert peer.received() == ["welcome", "a-2/1", "ok", "a-1/1"]
-    assert town.hub.filter_of(peer.row) == EVERYTHING
+    assert town.hub.fanout.filter_of(peer.row) == EVERYTHING
 
 
 def test_alerts_after_the_ok_to_a_move_match_only_the_new_place(town, small_slices):
@@ -39,7 +39,7 @@ def test_alerts_after_the_ok_to_a_move_match_only_the_new_place(town, small_slic
     assert stayer.received() == ["ok", "a-1/1"]
     assert arriver.received() == ["welcome", "ok", "a-1/1"]
     assert [peer.received() for peer in peers[:4]] == [["a-1/1"]] * 4
-    assert town.hub.take_counts() == {"a-1": Counts(6, 0)}
+    assert town.hub.fanout.live.take_counts() == {"a-1": Counts(6, 0)}
 
 
 def test_recipient_that_moves_away_during_a_fan_out_is_sent_the_revision_once(town, small_slices):
@@ -62,10 +62,10 @@ def test_recipient_that_moves_away_during_a_fan_out_is_sent_the_revision_once(to
 def test_move_replaces_all_places_of_the_session(town):
     """The number of places may change (M2)."""
     peer = town.join(places=[town.place(FAR_AWAY + n) for n in range(3)])
-    assert town.hub.places == 3
+    assert town.hub.fanout.places == 3
     for count in (1, 8, 0, 2):
         town.hub.move(peer.row, [town.place(FAR_AWAY * (n + 1)) for n in range(count)])
-        assert town.hub.places == count
+        assert town.hub.fanout.places == count
     town.hub.move(peer.row, [town.place(FAR_AWAY), town.place(1)])
     town.publish(a_revision())
     assert peer.received() == ["welcome", "a-1/1"]

@@ -5,7 +5,7 @@ from stream.hub.town import FAR_AWAY, METRE, Town
 from support.fakes import DALLAS, a_cancel, a_revision
 
 from geocast.model.alert import Circle
-from geocast.stream import fanout
+from geocast.stream import fanout, flights
 
 # ---- the order of sending ------------------------------------------------------------------------------------
 
@@ -57,8 +57,8 @@ def elsewhere(name):
 
 
 def test_alert_for_few_does_not_wait_for_an_equally_severe_one_for_many(town, small_slices, monkeypatch):
-    """It gets every other turn once the other has had its own head start (fan-out, HEAD_START)."""
-    monkeypatch.setattr(fanout, "HEAD_START", 4)
+    """It gets every other turn once the other has had its own head start (flights, HEAD_START)."""
+    monkeypatch.setattr(flights, "HEAD_START", 4)
     many, few = town.crowd(20), [town.join(FAR_AWAY) for _ in range(3)]
     town.deliver(a_revision("many"))
     town.turn(2)
@@ -71,8 +71,8 @@ def test_alert_for_few_does_not_wait_for_an_equally_severe_one_for_many(town, sm
 
 
 def test_alert_for_many_goes_on_while_alerts_for_few_keep_coming(town, small_slices, monkeypatch):
-    """It keeps the other half of the turns (fan-out, HEAD_START)."""
-    monkeypatch.setattr(fanout, "HEAD_START", 4)
+    """It keeps the other half of the turns (flights, HEAD_START)."""
+    monkeypatch.setattr(flights, "HEAD_START", 4)
     town.crowd(20)
     town.join(FAR_AWAY)
     town.deliver(a_revision("many"))
@@ -83,8 +83,8 @@ def test_alert_for_many_goes_on_while_alerts_for_few_keep_coming(town, small_sli
 
 
 def test_alert_loses_its_extra_turns_once_it_has_been_sent_to_many(town, small_slices, monkeypatch):
-    """From then on the earlier of two equally severe alerts goes first (fan-out, HEAD_START)."""
-    monkeypatch.setattr(fanout, "HEAD_START", 4)
+    """From then on the earlier of two equally severe alerts goes first (flights, HEAD_START)."""
+    monkeypatch.setattr(flights, "HEAD_START", 4)
     town.crowd(20)
     for _ in range(20):
         town.join(FAR_AWAY)
@@ -113,7 +113,7 @@ def test_session_is_sent_all_its_waiting_alerts_in_one_write(town, small_slices)
     assert peers[-1].told_by_write() == [["welcome"], ["a-1/1", "a-2/1", "a-3/1"]]
     for peer in peers:
         assert sorted(peer.received()) == ["a-1/1", "a-2/1", "a-3/1"]
-    assert town.hub.sends == 18
+    assert town.hub.fanout.sends == 18
 
 
 def test_sessions_handled_in_one_turn_are_sent_only_the_alerts_meant_for_them(town, small_slices):
@@ -158,10 +158,10 @@ def test_fan_out_without_recipients_finishes_at_the_next_turn(town):
     town.join(FAR_AWAY)
     town.deliver(a_revision())
     town.clock.advance(0.5)
-    assert town.hub.oldest_flight(town.clock.now()) == 0.5
+    assert town.hub.fanout.flights.oldest_s(town.clock.now()) == 0.5
     town.run()
     assert town.finished == ["a-1/1"]
-    assert town.hub.oldest_flight(town.clock.now()) == 0.0
+    assert town.hub.fanout.flights.oldest_s(town.clock.now()) == 0.0
 
 
 def test_fan_out_finishes_at_once_when_no_session_is_connected(town):
@@ -180,7 +180,7 @@ def test_fan_out_finishes_at_once_when_no_session_is_connected(town):
 
 
 def test_all_of_more_than_64_simultaneous_alerts_are_sent_once(town, small_slices):
-    """At most 64 fan-outs run at a time, since each needs a bit; the others wait (fan-out, FLIGHTS)."""
+    """At most 64 fan-outs run at a time, since each needs a bit; the others wait (flights, FLIGHTS)."""
     peers = town.crowd(64)
     for n in range(150):
         town.deliver(a_revision(f"a-{n}", severity="minor"))
@@ -190,11 +190,11 @@ def test_all_of_more_than_64_simultaneous_alerts_are_sent_once(town, small_slice
     for peer in peers:
         assert sorted(peer.received()) == expected
     assert len(town.finished) == 150
-    assert town.hub.sends == 64 * 150
+    assert town.hub.fanout.sends == 64 * 150
 
 
 def test_extreme_alert_is_sent_next_while_70_severe_alerts_wait(monkeypatch):
-    """Some bits are kept for extreme alerts, so the alert is sent in the next turn (fan-out, FLIGHTS_BELOW_EXTREME)."""
+    """Some bits are kept for extreme alerts, so the alert is sent in the next turn (flights, FLIGHTS_BELOW_EXTREME)."""
     monkeypatch.setattr(fanout, "SLICE", 1)
     town = Town(100)
     peers = town.crowd(100)
@@ -208,4 +208,4 @@ def test_extreme_alert_is_sent_next_while_70_severe_alerts_wait(monkeypatch):
     for peer in peers:
         told = peer.received()
         assert len(told) == len(set(told))
-    assert town.hub.sends == 71 * 100
+    assert town.hub.fanout.sends == 71 * 100

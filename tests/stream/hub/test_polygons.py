@@ -92,4 +92,4 @@ def test_expired_polygon_contains_no_place(town):
     town.clock.advance(3_600)
     town.sweep()
     assert town.join(0).received() == ["welcome"]
-    assert town.hub.live.containing((1.0, 0.0, 0.0), 20_000_000.0) == []
+    assert town.hub.fanout.live.areas.containing((1.0, 0.0, 0.0), 20_000_000.0) == []

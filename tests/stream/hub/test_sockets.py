@@ -55,10 +55,10 @@ def test_turn_sends_with_one_call_for_each_wire_format(sockets):
     """A turn of the fan-out sends a frame to all sessions of the turn at once."""
     town, crowd = a_crowd_with_sockets(sockets, 5, (JSON, MSGPACK))
     town.publish(a_revision("a"))
-    frames = town.hub.live.find("a", town.clock.now()).encoded(0, encode)
+    frames = town.hub.fanout.live.find("a", town.clock.now()).encoded(0, encode)
     assert sockets.calls == [([100, 102, 104], frames[JSON.number]), ([101, 103], frames[MSGPACK.number])]
     assert [peer.take() for peer in crowd] == [[]] * 5  # nothing is left to the transports
-    assert town.hub.sends == 5
+    assert town.hub.fanout.sends == 5
 
 
 def test_turn_sends_with_one_call_for_each_language_and_wire_format(sockets):
@@ -81,7 +81,7 @@ def test_transport_writes_what_the_kernel_left_of_a_frame(sockets):
     town, crowd = a_crowd_with_sockets(sockets, 4)
     sockets.room = {101: 10, 102: -errno.EAGAIN}
     town.publish(a_revision("a"))
-    frame = town.hub.live.find("a", town.clock.now()).encoded(0, encode)[JSON.number]
+    frame = town.hub.fanout.live.find("a", town.clock.now()).encoded(0, encode)[JSON.number]
     assert [peer.writes[1:] for peer in crowd] == [[], [frame[10:]], [frame], []]
 
 

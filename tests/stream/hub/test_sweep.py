@@ -78,7 +78,7 @@ def test_session_about_to_be_sent_an_alert_is_not_pinged(town):
     """The session is sent an alert in one of the next turns (W8)."""
     first, second = town.crowd(2)
     town.clock.advance(25)
-    town.hub.deliver(a_revision(), town.clock.now())
+    town.hub.fanout.deliver(a_revision(), town.clock.now())
     assert town.hub.turn(town.clock.now(), 1)
     town.sweep()
     town.run()
@@ -134,5 +134,5 @@ def test_periodic_check_forgets_an_alert_that_has_ended(town):
     town.publish(a_revision())
     town.clock.advance(HALF_HOUR_S)
     town.sweep()
-    assert len(town.hub.live) == 0
-    assert town.hub.take_counts() == {}
+    assert len(town.hub.fanout.live) == 0
+    assert town.hub.fanout.live.take_counts() == {}

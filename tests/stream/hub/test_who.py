@@ -128,7 +128,7 @@ def test_session_that_loses_the_test_scope_is_sent_no_more_test_alerts(town):
     town.publish(a_revision("t-1", 2, status="test"), a_revision("t-2", status="test"))
     assert peer.received() == ["welcome", "t-1/1", "ok"]
     town.hub.acknowledge(peer.row, "t-1", 1, town.clock.now())
-    assert town.hub.take_counts() == {"t-1": Counts(1, 0)}
+    assert town.hub.fanout.live.take_counts() == {"t-1": Counts(1, 0)}
     town.set_rights(peer, may_test=True)
     assert peer.received() == ["ok", "t-1/2", "t-2/1"]
 
@@ -156,6 +156,6 @@ def test_ack_counts_once_and_only_for_an_alert_sent_on_the_same_connection(town)
         for row in (peer.row, other.row):
             town.hub.acknowledge(row, "a-1", 1, town.clock.now())
             town.hub.acknowledge(row, "a-2", 1, town.clock.now())
-    assert town.hub.take_counts() == {"a-1": Counts(1, 1)}
+    assert town.hub.fanout.live.take_counts() == {"a-1": Counts(1, 1)}
     town.hub.acknowledge(peer.row, "a-1", 1, town.clock.advance(HALF_HOUR_S))
-    assert town.hub.take_counts() == {}
+    assert town.hub.fanout.live.take_counts() == {}

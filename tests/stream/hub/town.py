@@ -86,7 +86,7 @@ class Town:
 
     def set_filter(self, peer, wanted):
         """Have the session send `filter`."""
-        self.hub.set_filter(peer.row, wanted)
+        self.hub.fanout.set_filter(peer.row, wanted)
         self.hub.reply_with_owed(peer.row, {"type": "ok"}, self.clock.now())
 
     def set_rights(self, peer, *, may_test):
@@ -97,7 +97,7 @@ class Town:
     def deliver(self, *entries):
         """Hand these entries of the log to the hub."""
         for entry in entries:
-            self.hub.deliver(entry, self.clock.now())
+            self.hub.fanout.deliver(entry, self.clock.now())
 
     def turn(self, times=1):
         """Run some turns of the fan-out, and return whether there is more to do."""
