@@ -20,6 +20,7 @@ from ..egress.outcomes import PostOutcome, PostResponse
 from ..egress.post_client import NOT_SENT, HttpPostClient
 from ..metrics import report_caught
 from ..model.alert import SEVERITY_RANK, Cancel, Revision
+from ..model.times import backoff_s
 from ..stream.live_alerts import LiveAlert
 from .events import ACCEPTED, CANCELLED, ENDED, REVISED, End, encoded, event, filled, summary_of, webhook_id
 from .targets import RelayTarget
@@ -368,4 +369,4 @@ class TargetLine:
 
 
 def _wait_s(failures: int) -> float:
-    return min(FIRST_WAIT_S * 2.0 ** min(failures - 1, 16), LAST_WAIT_S) * random.uniform(0.5, 1.5)  # noqa: S311
+    return backoff_s(FIRST_WAIT_S, failures, LAST_WAIT_S) * random.uniform(0.5, 1.5)  # noqa: S311 (no secret)

@@ -3,8 +3,9 @@
 No label and no reason contains text of a feed: only names of feeds, fixed words, and the node's outcomes and slugs.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 from prometheus_client import Counter, Histogram
 from prometheus_client.core import Metric
@@ -58,26 +59,16 @@ class FetchOutcomes:
         """Create the metrics and register them with `metrics`."""
         self._clock = clock
         self._feeds: dict[str, FeedHealth] = {}
-        self._entries = Counter(
-            "geocast_fetch_entries", "Entries of feeds, by outcome", ["feed", "outcome"], registry=metrics.registry
-        )
-        self._reads = Counter(
-            "geocast_fetch_reads", "Readings of feeds, by result", ["feed", "result"], registry=metrics.registry
-        )
-        self._to_listed = Histogram(
-            "geocast_fetch_sent_to_listed_seconds",
-            "From the issuer's sent to when the feed had the message",
-            ["feed"],
-            buckets=_DELAY_S,
-            registry=metrics.registry,
-        )
-        self._to_accepted = Histogram(
-            "geocast_fetch_sent_to_accepted_seconds",
-            "From the issuer's sent to when the node had accepted the message",
-            ["feed"],
-            buckets=_DELAY_S,
-            registry=metrics.registry,
-        )
+        registry = metrics.registry
+        text = "Entries of feeds, by outcome"
+        self._entries = Counter("geocast_fetch_entries", text, ["feed", "outcome"], registry=registry)
+        text = "Readings of feeds, by result"
+        self._reads = Counter("geocast_fetch_reads", text, ["feed", "result"], registry=registry)
+        delay = partial(Histogram, labelnames=["feed"], buckets=_DELAY_S, registry=registry)
+        text = "From the issuer's sent to when the feed had the message"
+        self._to_listed = delay("geocast_fetch_sent_to_listed_seconds", text)
+        text = "From the issuer's sent to when the node had accepted the message"
+        self._to_accepted = delay("geocast_fetch_sent_to_accepted_seconds", text)
         metrics.watch(self._gauges)
 
     def watch(self, feed: WatchedFeed) -> FeedHealth:
@@ -120,16 +111,12 @@ class FetchOutcomes:
         return reasons
 
     def _gauges(self) -> Iterator[Metric]:
-        now = self._clock.now().monotonic
-
-        def of_each(value: Callable[[FeedHealth], float]) -> Iterator[tuple[str, float]]:
-            return ((name, value(feed)) for name, feed in self._feeds.items())
-
+        now, feeds = self._clock.now().monotonic, self._feeds.items()
         text = "Seconds since a feed was last read successfully, also if it had not changed"
-        yield gauges("fetch_success_age_seconds", text, "feed", of_each(lambda feed: now - feed.succeeded_at))
+        yield gauges("fetch_success_age_seconds", text, "feed", ((name, now - f.succeeded_at) for name, f in feeds))
         text = "Seconds since a feed last had a new entry, or since the start"
-        yield gauges("fetch_change_age_seconds", text, "feed", of_each(lambda feed: now - feed.changed_at))
+        yield gauges("fetch_change_age_seconds", text, "feed", ((name, now - f.changed_at) for name, f in feeds))
         text = "1 if a feed has failed for longer than 3 intervals and a minute"
-        yield gauges("fetch_overdue", text, "feed", of_each(lambda feed: feed.is_overdue(now)))
+        yield gauges("fetch_overdue", text, "feed", ((name, f.is_overdue(now)) for name, f in feeds))
         text = "Entries whose message is not posted yet"
-        yield gauges("fetch_waiting", text, "feed", of_each(lambda feed: feed.waiting))
+        yield gauges("fetch_waiting", text, "feed", ((name, f.waiting) for name, f in feeds))
