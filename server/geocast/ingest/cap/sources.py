@@ -23,7 +23,7 @@ from pydantic_core import PydanticCustomError
 from ...model.alert import ID_PATTERN
 from ...model.errors import ConfigError
 from ...model.times import parse_time
-from ...model.toml_file import listed, matching, mistakes, parse_toml
+from ...model.toml_file import listed, matching, mistakes, parse_toml, read_file
 from .message import is_name
 
 ANY = "*"  # in `senders`: the source may send messages for any sender, as aggregators do
@@ -145,10 +145,7 @@ def load(path: Path) -> CapSources:
 
     Raise ConfigError if the file can't be read or is invalid, with one line for each mistake.
     """
-    try:
-        return parse(path.read_bytes(), path)
-    except OSError as error:
-        raise ConfigError(f"cap-sources {path}: {error.strerror}") from None
+    return parse(read_file("cap-sources", path), path)
 
 
 def parse(data: bytes, path: Path | None) -> CapSources:

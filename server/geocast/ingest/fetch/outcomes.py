@@ -5,7 +5,6 @@ No label and no reason contains text of a feed: only names of feeds, fixed words
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import partial
 
 from prometheus_client import Counter, Histogram
 from prometheus_client.core import Metric
@@ -64,11 +63,14 @@ class FetchOutcomes:
         self._entries = Counter("geocast_fetch_entries", text, ["feed", "outcome"], registry=registry)
         text = "Readings of feeds, by result"
         self._reads = Counter("geocast_fetch_reads", text, ["feed", "result"], registry=registry)
-        delay = partial(Histogram, labelnames=["feed"], buckets=_DELAY_S, registry=registry)
         text = "From the issuer's sent to when the feed had the message"
-        self._to_listed = delay("geocast_fetch_sent_to_listed_seconds", text)
+        self._to_listed = Histogram(
+            "geocast_fetch_sent_to_listed_seconds", text, ["feed"], buckets=_DELAY_S, registry=registry
+        )
         text = "From the issuer's sent to when the node had accepted the message"
-        self._to_accepted = delay("geocast_fetch_sent_to_accepted_seconds", text)
+        self._to_accepted = Histogram(
+            "geocast_fetch_sent_to_accepted_seconds", text, ["feed"], buckets=_DELAY_S, registry=registry
+        )
         metrics.watch(self._gauges)
 
     def watch(self, feed: WatchedFeed) -> FeedHealth:

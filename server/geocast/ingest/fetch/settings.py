@@ -8,7 +8,6 @@
 Error messages name tables and keys, and never repeat a value, because a URL may contain a key.
 """
 
-import functools
 import re
 import ssl
 from collections.abc import Mapping
@@ -20,10 +19,10 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, ValidationError, ValidationInfo
 from pydantic_core import PydanticCustomError
 
-from ...egress.tls import tls_trusting
+from ...egress.tls import system_tls, tls_trusting
 from ...model.errors import ConfigError
 from ...model.server_address import Address, KeyUrl
-from ...model.toml_file import listed, matching, mistakes, parse_toml
+from ...model.toml_file import listed, matching, mistakes, parse_toml, read_file
 
 LEAST_INTERVAL_S, INTERVAL_S, MOST_INTERVAL_S = 15, 60, 86_400
 MAX_URL = 2_000
@@ -71,7 +70,7 @@ class WatchedFeed:
         Raise ConfigError if `ca_file` can't be used.
         """
         try:
-            return _tls_of_the_system() if self.ca_file is None else _trusting(self.ca_file)
+            return system_tls() if self.ca_file is None else _trusting(self.ca_file)
         except PydanticCustomError as error:
             raise ConfigError(f"feeds.{self.name}.ca_file: {error}") from None
 
@@ -90,11 +89,6 @@ class FetchSettings:
     def cap_url(self) -> str:
         """The URL that messages are posted to."""
         return f"{str(self.api).rstrip('/')}/v1/cap"
-
-
-@functools.cache
-def _tls_of_the_system() -> ssl.SSLContext:
-    return ssl.create_default_context()  # takes about 1 MB, so all feeds share it
 
 
 def host_of(url: str) -> str | None:
@@ -198,11 +192,9 @@ def load_feeds(path: Path) -> Mapping[str, WatchedFeed]:
     Raise ConfigError if a file can't be read or is invalid, with one line for each mistake.
     """
     file = f"--feeds {path}"
+    document = parse_toml(read_file("--feeds", path), file)
     try:
-        document = parse_toml(path.read_bytes(), file)
         read = _FeedsFile.model_validate(document, context=path.parent)
-    except OSError as error:
-        raise ConfigError(f"{file}: {error.strerror}") from None
     except ValidationError as error:
         raise ConfigError(*listed(file, mistakes(error, _FeedsFile, document))) from None
     return {name: _feed(name, keys) for name, keys in read.feeds.items()}
