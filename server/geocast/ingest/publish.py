@@ -254,8 +254,6 @@ class Publishing:
             if alert_id is not None:
                 with suppress(LogUnavailable):  # an invalid body is refused even if the log can't be read
                     current = _last_revision(await self.alert_log.history(alert_id))
-            subject = None if publisher is None else publisher.subject
-            judge = self.run_in_thread if has_polygons(body) else run_here
             now_ms, first = self.clock.now().wall_ms, alert_id is None
             judged = await judge(partial(self._violations, invalid, bounds, now_ms, current, first=first), subject)
             raise Problem.of([*invalid.violations, *judged]) from None
