@@ -74,7 +74,8 @@ FULL_RETRY_S = 3_600
 
 PUBLISHED, UPDATED, REPLACED, CANCELLED = "published", "updated", "replaced", "cancelled"
 REPEATED, SUPERSEDED, NOTED, IGNORED = "repeated", "superseded", "noted", "ignored"
-OUTCOMES = (PUBLISHED, UPDATED, REPLACED, CANCELLED, REPEATED, SUPERSEDED, NOTED, IGNORED)
+CHANGES = (PUBLISHED, UPDATED, REPLACED, CANCELLED)  # outcomes that are answered with 201
+OUTCOMES = (*CHANGES, REPEATED, SUPERSEDED, NOTED, IGNORED)
 
 
 class KnownHistories:

@@ -192,15 +192,12 @@ def _rss_item(item: Any, url: str) -> ListedEntry:
 
 def _links(parent: Any, tag: str, attribute: str) -> list[tuple[str, str, str]]:
     """Return the address, the relation and the media type of each link of an entry."""
-    return [
-        (
-            each.get(attribute).strip(),
-            each.get("rel", "alternate").lower(),
-            each.get("type", "").partition(";")[0].strip().lower(),
-        )
-        for each in parent.iterchildren(tag)
-        if each.get(attribute, "").strip()
-    ]
+    found = []
+    for each in parent.iterchildren(tag):
+        if address := each.get(attribute, "").strip():
+            media = each.get("type", "").partition(";")[0].strip().lower()
+            found.append((address, each.get("rel", "alternate").lower(), media))
+    return found
 
 
 def _best_link(links: list[tuple[str, str, str]], base: str) -> str:

@@ -250,7 +250,7 @@ class FeedReader:
 
     def _lane(self, entry: TrackedEntry) -> _Lane:
         host = host_of(entry.link) if entry.message is None else None
-        return host, host is not None and self.client.is_slow(host, entry.link)
+        return host, host is not None and self.client.queues.is_slow(host, entry.link)
 
     def _due(self, entry: TrackedEntry) -> float:
         if entry.digest in self._heads:
