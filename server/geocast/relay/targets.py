@@ -20,14 +20,14 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from ..clock import Clock
 from ..egress.post_client import HttpPostClient
 from ..egress.tls import system_tls, tls_trusting
 from ..model.alert import SEVERITY_RANK, Alert, Severity, Status
 from ..model.errors import ConfigError, did_you_mean
-from ..model.toml_file import listed, matching, mistakes, parse_toml
+from ..model.toml_file import TomlTable, listed, matching, mistakes, parse_toml
 from .events import WORD, WORDS
 from .region import Region
 from .signing import UNSIGNED, WebhookSigner, parse_secrets
@@ -101,10 +101,8 @@ class RelayTarget:
         )
 
 
-class _Table(BaseModel):
+class _Table(TomlTable):
     """The keys allowed in the table of one target."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
     url: str | None = None
     url_file: str | None = None
@@ -116,7 +114,7 @@ class _Table(BaseModel):
     allow_http: bool = False
     categories: Annotated[list[_Category], Field(min_length=1)] | None = None
     min_severity: Severity = "minor"
-    statuses: Annotated[list[Status], Field(min_length=1)] = ["actual"]
+    statuses: Annotated[list[Status], Field(min_length=1, default_factory=lambda: ["actual"])]
     polygon: list[Annotated[list[float], Field(min_length=2, max_length=2)]] | None = None
     body: dict[str, Any] | None = None
 

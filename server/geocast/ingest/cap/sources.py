@@ -17,13 +17,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
 from ...model.alert import ID_PATTERN
-from ...model.errors import ConfigError
 from ...model.times import parse_time
-from ...model.toml_file import listed, matching, mistakes, parse_toml, read_file
+from ...model.toml_file import TomlTable, matching, read_file
 from .message import is_name
 
 ANY = "*"  # in `senders`: the source may send messages for any sender, as aggregators do
@@ -109,10 +108,8 @@ def _offset(text: str) -> str:
     return text
 
 
-class _Keys(BaseModel):
+class _Keys(TomlTable):
     """The keys allowed in the table of one source, in the file of sources."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
     approver: Annotated[str, Field(min_length=1, max_length=128)]
     senders: Annotated[
@@ -130,10 +127,8 @@ def _differ(sources: dict[str, _Keys]) -> dict[str, _Keys]:
     return sources
 
 
-class _File(BaseModel):
+class _File(TomlTable):
     """The whole content of the file of sources."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
     sources: Annotated[
         dict[Annotated[str, _NAME], _Keys], Field(min_length=1, max_length=1000), AfterValidator(_differ)
@@ -153,10 +148,5 @@ def parse(data: bytes, path: Path | None) -> CapSources:
 
     Raise ConfigError if the content is invalid, with one line for each mistake. `path` is only used in error messages.
     """
-    file = f"cap-sources {path}"
-    document = parse_toml(data, file)
-    try:
-        read = _File.model_validate(document)
-    except ValidationError as error:
-        raise ConfigError(*listed(file, mistakes(error, _File, document))) from None
+    read = _File.of_file(data, f"cap-sources {path}")
     return CapSources({name: CapSource(name, **dict(keys)) for name, keys in read.sources.items()})

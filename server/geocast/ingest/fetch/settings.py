@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, ValidationError, ValidationInfo
+from pydantic import AfterValidator, Field, PlainValidator, ValidationInfo
 from pydantic_core import PydanticCustomError
 
 from ...egress.tls import system_tls, tls_trusting
 from ...model.errors import ConfigError
 from ...model.server_address import Address, KeyUrl
-from ...model.toml_file import listed, matching, mistakes, parse_toml, read_file
+from ...model.toml_file import TomlTable, matching, read_file
 
 LEAST_INTERVAL_S, INTERVAL_S, MOST_INTERVAL_S = 15, 60, 86_400
 MAX_URL = 2_000
@@ -162,26 +162,22 @@ def _headers(name: object, read: ValidationInfo) -> tuple[tuple[str, str], ...]:
 _File = Annotated[Path, PlainValidator(_path)]
 
 
-class _FeedKeys(BaseModel):
+class _FeedKeys(TomlTable):
     """The keys allowed in the table of one feed. `allow_http` is the first, because `url` depends on it."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
     allow_http: bool = False
     url: Annotated[str, AfterValidator(_url)]
     interval_s: Annotated[int, Field(ge=LEAST_INTERVAL_S, le=MOST_INTERVAL_S)] = INTERVAL_S
     token_file: _File | None = None
-    link_hosts: Annotated[list[_Host], Field(max_length=100)] = []
+    link_hosts: Annotated[list[_Host], Field(max_length=100, default_factory=list)]
     max_bytes: Annotated[int, Field(ge=LEAST_BYTES, le=MOST_BYTES)] = MAX_BYTES
     ca_file: Annotated[_File, AfterValidator(_with_certificates)] | None = None
     headers_file: Annotated[tuple[tuple[str, str], ...], PlainValidator(_headers)] = ()
     allow_private: bool = False
 
 
-class _FeedsFile(BaseModel):
+class _FeedsFile(TomlTable):
     """The whole content of the file of feeds."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
     feeds: Annotated[dict[_Name, _FeedKeys], Field(min_length=1, max_length=1000)]
 
@@ -191,12 +187,7 @@ def load_feeds(path: Path) -> Mapping[str, WatchedFeed]:
 
     Raise ConfigError if a file can't be read or is invalid, with one line for each mistake.
     """
-    file = f"--feeds {path}"
-    document = parse_toml(read_file("--feeds", path), file)
-    try:
-        read = _FeedsFile.model_validate(document, context=path.parent)
-    except ValidationError as error:
-        raise ConfigError(*listed(file, mistakes(error, _FeedsFile, document))) from None
+    read = _FeedsFile.of_file(read_file("--feeds", path), f"--feeds {path}", path.parent)
     return {name: _feed(name, keys) for name, keys in read.feeds.items()}
 
 
