@@ -11,10 +11,12 @@ A zone is stored as pieces: polygons without holes, each with everything within 
 """
 
 import contextlib
+import functools
 import json
 import logging
 import re
 import time
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
@@ -114,15 +116,9 @@ def joined(given: Iterable[Piece], simplify_m: float, most_work: int = MAX_WORK)
     if _fit(found, simplify_m):
         return found
     gaps = [each for each in TOLERANCES_M if each <= simplify_m]
-    low, high = 0, len(gaps)
-    while low < high:
-        middle = (low + high) // 2
-        tried = join(given, gaps[middle])
-        if _fit(tried, simplify_m):
-            found, high = tried, middle
-        else:
-            low = middle + 1
-    return found
+    across = functools.cache(functools.partial(join, given))
+    at = bisect_left(gaps, True, key=lambda gap_m: _fit(across(gap_m), simplify_m))
+    return across(gaps[at]) if at < len(gaps) else found
 
 
 def _fit(found: Sequence[Piece], simplify_m: float) -> bool:

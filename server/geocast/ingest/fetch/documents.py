@@ -150,11 +150,9 @@ def entries_of(
 
 
 def _parse(body: bytes, charset: str | None, step: Callable[[], None]) -> Any:
-    parser = etree.XMLParser(
-        encoding="utf-8", resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False, remove_pis=True
-    )
     try:
-        return etree.fromstring(xml.checked(xml.utf8_of(body, charset), MAX_DEPTH, MAX_ELEMENTS, step), parser)
+        text = xml.checked(xml.utf8_of(body, charset), MAX_DEPTH, MAX_ELEMENTS, step)
+        return etree.fromstring(text, xml.safe_parser(remove_pis=True))
     except XmlProblem as problem:
         raise Unreadable(problem.reason) from None
     except etree.XMLSyntaxError:

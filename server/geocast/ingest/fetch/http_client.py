@@ -199,7 +199,7 @@ class FeedClient:
         if host is None:
             raise LinkNotAllowed("host-not-allowed")
         for _ in range(MAX_REDIRECTS + 1):
-            secrets = self._feed.headers if secret and host == self._feed.own_host else ()
+            secrets = self._feed.headers if secret and host == host_of(self._feed.url) else ()
             async with self.queues.turn(host, url):
                 answer = await self._request(url, max_bytes, [*conditions, *secrets])
             if answer.status not in _REDIRECTS:

@@ -36,14 +36,9 @@ class FeedHealth:
     waiting: int = 0
     unread: dict[bytes, tuple[float, str]] = field(default_factory=dict)
 
-    @property
-    def patience_s(self) -> float:
-        """How long the feed may fail before the process counts as unready."""
-        return 3.0 * self.interval_s + 60.0
-
     def is_overdue(self, now: float) -> bool:
-        """Return whether the feed has failed for too long."""
-        return bool(self.trouble) and now - self.succeeded_at > self.patience_s
+        """Return whether the feed has failed for too long: more than three intervals and a minute."""
+        return bool(self.trouble) and now - self.succeeded_at > 3.0 * self.interval_s + 60.0
 
     def late(self, now: float) -> str:
         """Return how many links have failed for too long, and why one of them did, or ""."""

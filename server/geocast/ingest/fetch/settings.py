@@ -59,11 +59,6 @@ class WatchedFeed:
     allow_http: bool = False
     allow_private: bool = False
 
-    @property
-    def own_host(self) -> str:
-        """The feed's own host as HOST:PORT, the only one that is sent the feed's secret headers."""
-        return host_of(self.url) or ""
-
     def tls(self) -> ssl.SSLContext:
         """Return a TLS context that trusts the system's certificates, and those in `ca_file`.
 
