@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Self, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
-from pydantic_core import PydanticCustomError
 
 from .errors import ConfigError, did_you_mean
 
@@ -76,7 +75,7 @@ def matching(form: re.Pattern[str], expected: str) -> AfterValidator:
 
     def check(text: str) -> str:
         if form.fullmatch(text) is None:
-            raise PydanticCustomError("form", "{expected}", {"expected": expected})
+            raise ValueError(expected)
         return text
 
     return AfterValidator(check)

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator, Field
-from pydantic_core import PydanticCustomError
 
 from ...model.alert import ID_PATTERN
 from ...model.times import parse_time
@@ -96,7 +95,7 @@ class CapSources:
 
 def _sender(text: str) -> str:
     if text != ANY and not is_name(text):
-        raise PydanticCustomError("sender", 'must be a <sender> without blanks, commas, "<" and "&", or "*"')
+        raise ValueError('must be a <sender> without blanks, commas, "<" and "&", or "*"')
     return text
 
 
@@ -104,7 +103,7 @@ def _offset(text: str) -> str:
     try:
         parse_time(f"2000-01-01T00:00:00{text}")
     except ValueError:
-        raise PydanticCustomError("offset", "must be an offset such as +00:00") from None
+        raise ValueError("must be an offset such as +00:00") from None
     return text
 
 
@@ -123,7 +122,7 @@ class _Keys(TomlTable):
 def _differ(sources: dict[str, _Keys]) -> dict[str, _Keys]:
     secrets = [keys.secret_sha256 for keys in sources.values() if keys.secret_sha256 is not None]
     if len(set(secrets)) < len(secrets):
-        raise PydanticCustomError("secrets", "two sources have the same secret_sha256")
+        raise ValueError("two sources have the same secret_sha256")
     return sources
 
 

@@ -39,7 +39,7 @@ async def check_feed(feed: WatchedFeed, node: NodeClient, queues: HostQueues, cl
     try:
         # Something that is no message shows whether the node takes messages with this token at all.
         refusal = _refusal(await node.post(b"", None, feed.token_file, dry_run=True))
-        listed = await read_feed(await client.get(feed.url, feed.max_bytes, secret=True))
+        listed = await read_feed(await client.get(feed.url, feed.max_bytes))
         found.entries = len(listed)
         for entry in () if refusal else listed[:MAX_CHECKED]:
             outcome = await _outcome(entry, feed, client, node, clock, found)
@@ -65,7 +65,7 @@ async def _outcome(
         if message is None:
             if not entry.link:
                 return "no-message"
-            answer = await client.get(entry.link, MAX_CAP_BYTES, secret=True)
+            answer = await client.get(entry.link, MAX_CAP_BYTES)
             message, charset = answer.body, answer.charset
         await read_head(message, charset, clock.now().wall_ms)
     except FetchFailed as error:

@@ -186,20 +186,18 @@ class FeedClient:
         """Close all of its connections."""
         await self._pool.aclose()
 
-    async def get(
-        self, url: str, max_bytes: int, *, secret: bool = False, conditions: Iterable[tuple[str, str]] = ()
-    ) -> Fetched:
+    async def get(self, url: str, max_bytes: int, conditions: Iterable[tuple[str, str]] = ()) -> Fetched:
         """Fetch a document of at most `max_bytes`.
 
-        `conditions` are header fields that make the request conditional. The feed's secret headers are sent if `secret`
-        is true, and only to the feed's own host. Raise FetchFailed if there is no complete answer with status 200, or
-        304 to a conditional request.
+        `conditions` are header fields that make the request conditional. The feed's secret headers are sent only to the
+        feed's own host. Raise FetchFailed if there is no complete answer with status 200, or 304 to a conditional
+        request.
         """
         host = self._allowed_host(url)
         if host is None:
             raise LinkNotAllowed("host-not-allowed")
         for _ in range(MAX_REDIRECTS + 1):
-            secrets = self._feed.headers if secret and host == host_of(self._feed.url) else ()
+            secrets = self._feed.headers if host == host_of(self._feed.url) else ()
             async with self.queues.turn(host, url):
                 answer = await self._request(url, max_bytes, [*conditions, *secrets])
             if answer.status not in _REDIRECTS:

@@ -113,8 +113,7 @@ class FeedReader:
         known = self.state.validators(name)
         self._report_late()
         try:
-            conditions = known.conditions(self.feed.url)
-            answer = await self.client.get(self.feed.url, self.feed.max_bytes, secret=True, conditions=conditions)
+            answer = await self.client.get(self.feed.url, self.feed.max_bytes, known.conditions(self.feed.url))
             if answer.status == 200:
                 listed = await read_feed(answer)
         except FetchFailed as error:
@@ -273,7 +272,7 @@ class FeedReader:
             if message is None:
                 if self._now() < self._due(entry):  # the host has just failed
                     return
-                answer = await self.client.get(entry.link, MAX_CAP_BYTES, secret=True)
+                answer = await self.client.get(entry.link, MAX_CAP_BYTES)
                 message, charset = answer.body, answer.charset
                 failpoints.hit("fetch-linked")
             head = await read_head(message, charset, now_ms)

@@ -17,11 +17,10 @@ from typing import Annotated
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, PlainValidator, ValidationInfo
-from pydantic_core import PydanticCustomError
 
 from ...egress.tls import system_tls, tls_trusting
 from ...model.errors import ConfigError
-from ...model.server_address import Address, KeyUrl
+from ...model.server_address import KeyUrl
 from ...model.toml_file import TomlTable, matching, read_file
 
 LEAST_INTERVAL_S, INTERVAL_S, MOST_INTERVAL_S = 15, 60, 86_400
@@ -66,7 +65,7 @@ class WatchedFeed:
         """
         try:
             return system_tls() if self.ca_file is None else _trusting(self.ca_file)
-        except PydanticCustomError as error:
+        except ValueError as error:
             raise ConfigError(f"feeds.{self.name}.ca_file: {error}") from None
 
 
@@ -78,7 +77,6 @@ class FetchSettings:
     api: KeyUrl
     token_file: Path | None
     state: Path
-    metrics: Address | None = None
 
     @property
     def cap_url(self) -> str:
@@ -104,22 +102,18 @@ def host_of(url: str) -> str | None:
 # ---- the file of feeds ---------------------------------------------------------------------------------------------
 
 
-def _wrong(why: str) -> PydanticCustomError:
-    return PydanticCustomError("wrong", "{why}", {"why": why})
-
-
 def _url(url: str, read: ValidationInfo) -> str:
     if len(url) > MAX_URL or not url.isprintable() or " " in url or "#" in url or host_of(url) is None:
-        raise _wrong("expected https://HOST/PATH, without a user and a fragment")
+        raise ValueError("expected https://HOST/PATH, without a user and a fragment")
     if url.startswith("http:") and not read.data.get("allow_http"):
-        raise _wrong("http:// can be altered on the way: give https://, or allow_http = true")
+        raise ValueError("http:// can be altered on the way: give https://, or allow_http = true")
     return url
 
 
 def _path(name: object, read: ValidationInfo) -> Path:
     """Return the path of a file that the file of feeds names. `read.context` is the folder of the file of feeds."""
     if not isinstance(name, str):
-        raise _wrong("must be a text")
+        raise ValueError("must be a text")
     return Path(read.context or "", name)
 
 
@@ -127,9 +121,9 @@ def _trusting(path: Path) -> ssl.SSLContext:
     try:
         return tls_trusting(path.read_text("ascii"))
     except ValueError:  # or the file is not ASCII
-        raise _wrong("no certificates in PEM") from None
+        raise ValueError("no certificates in PEM") from None
     except OSError as error:
-        raise _wrong(str(error.strerror)) from None
+        raise ValueError(str(error.strerror)) from None
 
 
 def _with_certificates(path: Path) -> Path:
@@ -142,14 +136,14 @@ def _headers(name: object, read: ValidationInfo) -> tuple[tuple[str, str], ...]:
     try:
         lines = _path(name, read).read_text("ascii").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise _wrong(getattr(error, "strerror", None) or "not ASCII") from None
+        raise ValueError(getattr(error, "strerror", None) or "not ASCII") from None
     found = []
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         field = _HEADER.fullmatch(line)
         if field is None or field[1].lower() in _OWN_FIELDS:
-            raise _wrong(f"line {number}: expected Name: value, of a field of your own")
+            raise ValueError(f"line {number}: expected Name: value, of a field of your own")
         found.append((field[1], field[2]))
     return tuple(found)
 
