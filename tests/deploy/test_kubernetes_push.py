@@ -21,7 +21,7 @@ from deploy.test_kubernetes import (
 )
 
 from geocast.cli import cli
-from geocast.egress.addresses import is_global
+from geocast.egress.host_addresses import is_global
 from geocast.push.addresses import DEFAULT_SERVICES
 from geocast.push.settings import PushSettings
 

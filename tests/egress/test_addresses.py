@@ -2,7 +2,7 @@
 
 import pytest
 
-from geocast.egress.addresses import allowed_addresses, is_global
+from geocast.egress.host_addresses import allowed_addresses, is_global
 
 
 @pytest.mark.parametrize(

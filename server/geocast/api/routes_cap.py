@@ -8,8 +8,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from ..ingest.cap.decision import OUTCOMES
-from ..ingest.cap.service import CHANGES, CapIngest, CapOutcome
+from ..ingest.cap.decision import CHANGES, OUTCOMES
+from ..ingest.cap.service import CapIngest, CapOutcome
 from ..model.alert import Cancel, Entry
 from ..model.errors import LogUnavailable
 from ..model.problems import Problem

@@ -238,7 +238,8 @@ class TokenVerifier:
         key, content = self._signed(token)
         claims = json.loads(content)
         audience, _, _ = claims["aud"], claims["sub"], claims["exp"]  # KeyError if one is missing
-        if audience != AUDIENCE and not (isinstance(audience, list) and AUDIENCE in audience and _are_texts(audience)):
+        texts = audience if isinstance(audience, list) else [audience]
+        if AUDIENCE not in texts or not all(isinstance(each, str) for each in texts):
             raise ValueError("the token is for another server")
         if not isinstance(claims.get("jti", ""), str):
             raise ValueError("the token's id is not a text")
@@ -280,10 +281,6 @@ def _kid(token: str) -> str:
     """
     kid: str = json.loads(urlsafe_b64decode(token.partition(".")[0] + "=="))["kid"]
     return kid
-
-
-def _are_texts(values: list[Any]) -> bool:
-    return all(isinstance(value, str) for value in values)
 
 
 def _grant(key: Key, claims: Mapping[str, Any], now_ms: int) -> Grant | None:

@@ -36,12 +36,11 @@ def command(log_level: str, log_format: str, metrics: Address | None, check: boo
     with starting(log_level, log_format, serve):
         import asyncio
 
-        from ..relay.checking import check_targets
         from ..relay.targets import load_targets
         from ..run import relay
 
         if check:
-            return 0 if asyncio.run(check_targets(load_targets(more["targets"]), click.echo)) else UNREACHABLE
+            return 0 if asyncio.run(relay.check(load_targets(more["targets"]), click.echo)) else UNREACHABLE
         with bound(metrics) as listener:
             run(relay.run(relay.RelaySettings(**more), listener))
     return 0

@@ -1,6 +1,13 @@
-"""Certificate authorities that the operator trusts for one host."""
+"""TLS contexts that trust the system's certificate authorities, and those that the operator adds for one host."""
 
+import functools
 import ssl
+
+
+@functools.cache
+def system_tls() -> ssl.SSLContext:
+    """Return a TLS context that trusts the system's certificate authorities. It takes 1 MB, so everybody shares it."""
+    return ssl.create_default_context()
 
 
 def tls_trusting(certificates: str) -> ssl.SSLContext:

@@ -18,7 +18,7 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from ..geometry.sphere import EARTH_RADIUS_M, Floats, unit_vector, unit_vectors
+from ..geometry.sphere import EARTH_RADIUS_M, Floats, lat_lngs, unit_vector, unit_vectors
 from ..geometry.spherical_polygon import angle_between
 
 CORNERS = 64  # the corners of the polygon that is drawn for a circle
@@ -60,7 +60,8 @@ def _around(lat: float, lng: float, angle: float) -> list[tuple[float, float]]:
     points = (
         np.cos(angle) * centre + np.sin(angle) * (np.cos(turns)[:, None] * north + np.sin(turns)[:, None] * west)
     ).T
-    corners = list(zip(*_degrees(points), strict=True))
+    lat_of, lng_of = lat_lngs(points)
+    corners = list(zip(lng_of, lat_of, strict=True))
     return [*corners, corners[0]]
 
 
@@ -176,13 +177,8 @@ def _along(corners: Floats, starts: Floats, ends: Floats, count: int) -> tuple[F
     still = angle < 1e-12
     sine = np.where(still, 1.0, np.sin(angle))[:, None]
     before, after = np.sin(np.outer(angle, 1 - share)) / sine, np.sin(np.outer(angle, share)) / sine
-    lng, lat = _degrees(starts[:, :, None] * before + ends[:, :, None] * after)
+    lat, lng = lat_lngs(starts[:, :, None] * before + ends[:, :, None] * after)
     return np.where(still[:, None], corners[:, :1], lng), np.where(still[:, None], corners[:, 1:], lat)
-
-
-def _degrees(points: NDArray[np.float64]) -> tuple[Floats, Floats]:
-    x, y, z = points
-    return np.degrees(np.arctan2(y, x)), np.degrees(np.arctan2(z, np.hypot(x, y)))
 
 
 def _distances(lng1: Floats, lat1: Floats, lng2: Floats, lat2: Floats) -> Floats:

@@ -129,7 +129,10 @@ class Feed:
         alert, picture = self._shown(alert_id)
         number, kept = self._messages.get(alert_id, (0, None))
         if kept is None or number != picture.number:
-            kept = await self._written(alert, picture)
+            history = await self._log.history(alert.id)
+            earlier = [each for each in history if isinstance(each, Revision) and each.revision < picture.number]
+            content = cap.complete(picture.message, earlier, self._issuer.sender)
+            kept = cache.of_one(content, alert, picture, self._clock.now())
             self._messages[alert_id] = picture.number, kept
             self._shown(alert_id)  # raises Problem (404) if the alert has ended meanwhile
         return kept
@@ -139,12 +142,6 @@ class Feed:
         if shown is None:
             raise Problem(problems.NOT_FOUND)
         return shown
-
-    async def _written(self, alert: LiveAlert, picture: Picture) -> Body:
-        history = await self._log.history(alert.id)
-        earlier = [each for each in history if isinstance(each, Revision) and each.revision < picture.number]
-        content = cap.complete(picture.message, earlier, self._issuer.sender)
-        return cache.of_one(content, alert, picture, self._clock.now())
 
     def metrics(self) -> Iterator[Metric]:
         """Yield the number of alerts in the feed, and the counts of its answers and of the requests of weather apps."""

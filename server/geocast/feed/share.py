@@ -12,6 +12,7 @@ import math
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
 
 from ..api.responses import RETRY_AFTER_S
 from ..model import problems
@@ -24,18 +25,15 @@ MOST_S = 4.0  # how long a request may wait for its turn
 LONGEST_S = 8.0  # how long a turn may last: in a flood, 2 s of work
 
 
+@dataclass(eq=False, repr=False)
 class Share:
     """Gives requests their turns, which take at most a quarter of the process's time together."""
 
-    def __init__(
-        self,
-        now: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-        worked: Callable[[], float] = time.thread_time,
-    ) -> None:
-        self._now = now
-        self._sleep = sleep
-        self._worked = worked  # on a busy machine less than the time that has passed
+    now: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    worked: Callable[[], float] = time.thread_time  # on a busy machine less than the time that has passed
+
+    def __post_init__(self) -> None:
         self._turn = asyncio.Lock()
         self._began = math.inf  # `worked` when the current step began
         self._paid = 0.0  # when the rests of all steps will be over (monotonic, seconds)
@@ -59,15 +57,15 @@ class Share:
 
     async def step(self) -> None:
         """Rest if the current step has lasted STEP_S. Call this at least after each millisecond of work."""
-        if self._worked() - self._began >= STEP_S:
+        if self.worked() - self._began >= STEP_S:
             self._end()
             await self._rest()
 
     def _end(self) -> None:
-        work_s = max(0.0, self._worked() - self._began)
-        self._paid = max(self._paid, self._now() - work_s) + (1 + RESTS) * work_s
+        work_s = max(0.0, self.worked() - self._began)
+        self._paid = max(self._paid, self.now() - work_s) + (1 + RESTS) * work_s
 
     async def _rest(self) -> None:
         self._began = math.inf  # what others do meanwhile is not counted, even if this is cancelled
-        await self._sleep(max(0.0, self._paid - SPARE_S - self._now()))
-        self._began = self._worked()
+        await self.sleep(max(0.0, self._paid - SPARE_S - self.now()))
+        self._began = self.worked()

@@ -45,17 +45,8 @@ from ..policy import Policy
 from ..policy.confirmation import covered_km2
 from ..policy.publishers.bounds import DRY_RUNS, Bounds, Publishers, granted
 from ..policy.publishers.rates import Rates
-from ..wire.requests import (
-    Approved,
-    Cancellation,
-    Invalid,
-    Publication,
-    approval_of,
-    has_polygons,
-    parse_cancellation,
-    parse_publication,
-    parse_revision,
-)
+from ..wire import requests
+from ..wire.requests import Approved, Cancellation, Invalid, Publication, approval_of, has_polygons
 
 _CONFIRMATIONS = (problems.AREA_UNCONFIRMED, problems.TEXT_UNCONFIRMED)  # listed after all other violations (H8)
 RESERVED = "cap."  # the prefix of the ids of alerts from CAP
@@ -159,7 +150,7 @@ class Publishing:
 
         With `dry_run`, make the decision, but store nothing.
         """
-        request = await self._parse(partial(parse_publication, body, dry_run=dry_run), body, publisher)
+        request = await self._parse(partial(requests.parse_publication, body, dry_run=dry_run), body, publisher)
         # The id is nearly always new, so first try to append without reading the log. If the id is taken, the log
         # refuses revision 1. Then, or if the policy refuses the request, make the decision in the protocol's order.
         if not dry_run:
@@ -182,7 +173,7 @@ class Publishing:
 
         With `dry_run`, make the decision, but store nothing.
         """
-        parse = partial(parse_revision, body, alert_id, dry_run=dry_run)
+        parse = partial(requests.parse_revision, body, alert_id, dry_run=dry_run)
         request = await self._parse(parse, body, publisher, alert_id)
 
         def decide(history: Sequence[Entry | OtherKind]) -> Revision:
@@ -199,7 +190,7 @@ class Publishing:
         With `dry_run`, make the decision, but store nothing. Even an alert whose signatures this process does not
         accept can be cancelled, because processes with other keys may have sent the alert to recipients (rule HD7).
         """
-        request = await self._parse(lambda: parse_cancellation(body, alert_id, dry_run=dry_run), body)
+        request = await self._parse(lambda: requests.parse_cancellation(body, alert_id, dry_run=dry_run), body)
 
         def decide(history: Sequence[Entry | OtherKind]) -> Cancel:
             now = self.clock.now().wall_ms
@@ -254,8 +245,6 @@ class Publishing:
             if alert_id is not None:
                 with suppress(LogUnavailable):  # an invalid body is refused even if the log can't be read
                     current = _last_revision(await self.alert_log.history(alert_id))
-            subject = None if publisher is None else publisher.subject
-            judge = self.run_in_thread if has_polygons(body) else run_here
             now_ms, first = self.clock.now().wall_ms, alert_id is None
             judged = await judge(partial(self._violations, invalid, bounds, now_ms, current, first=first), subject)
             raise Problem.of([*invalid.violations, *judged]) from None

@@ -1,4 +1,7 @@
-"""The conversion of times to and from text. A time of day is an integer of milliseconds since 1970 (UTC)."""
+"""The conversion of times to and from text, and pauses that grow.
+
+A time of day is an integer of milliseconds since 1970 (UTC).
+"""
 
 import functools
 import re
@@ -35,6 +38,11 @@ def format_time(ms: int) -> str:
     All times that the server writes have this form: UTC, with milliseconds and `Z`.
     """
     return f"{_second(ms // 1000)}.{ms % 1000:03d}Z"
+
+
+def backoff_s(first_s: float, failures: int, most_s: float) -> float:
+    """Return the pause after `failures` failures in a row: `first_s`, then twice as long each time up to `most_s`."""
+    return min(first_s * 2.0 ** min(failures - 1, 16), most_s)
 
 
 @functools.lru_cache(8)  # thousands of times may be in the same second

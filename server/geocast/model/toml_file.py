@@ -4,10 +4,9 @@ import re
 import tomllib
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Self, get_args
 
-from pydantic import AfterValidator, BaseModel, ValidationError
-from pydantic_core import PydanticCustomError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from .errors import ConfigError, did_you_mean
 
@@ -36,6 +35,24 @@ _WORDS = {
 }
 
 
+class TomlTable(BaseModel):
+    """A table of a TOML file, with the keys that it may have. No value is converted to another type."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    @classmethod
+    def of_file(cls, data: bytes, file: str, context: object = None) -> Self:
+        """Return the content of a whole TOML file. `context` is passed to the validators.
+
+        Raise ConfigError if it is invalid, with one line for each mistake. Each line begins with `file`.
+        """
+        document = parse_toml(data, file)
+        try:
+            return cls.model_validate(document, context=context)
+        except ValidationError as error:
+            raise ConfigError(*listed(file, mistakes(error, cls, document))) from None
+
+
 def read_file(option: str, path: Path) -> bytes:
     """Return the content of a file. Raise ConfigError, which names the option and the file, if it can't be read."""
     try:
@@ -58,7 +75,7 @@ def matching(form: re.Pattern[str], expected: str) -> AfterValidator:
 
     def check(text: str) -> str:
         if form.fullmatch(text) is None:
-            raise PydanticCustomError("form", "{expected}", {"expected": expected})
+            raise ValueError(expected)
         return text
 
     return AfterValidator(check)

@@ -47,5 +47,4 @@ events               what an event says, and its id
 told                 what each target was told, in a SQLite file
 line                 what one target still has to be sent, and the requests to it
 relaying             from the entries of the log to the lines of all targets
-checking             `--check`: connects to each target
 """

@@ -20,6 +20,7 @@ from ..egress.outcomes import PostOutcome, PostResponse
 from ..egress.post_client import NOT_SENT, HttpPostClient
 from ..metrics import report_caught
 from ..model.alert import SEVERITY_RANK, Cancel, Revision
+from ..model.times import backoff_s
 from ..stream.live_alerts import LiveAlert
 from .events import ACCEPTED, CANCELLED, ENDED, REVISED, End, encoded, event, filled, summary_of, webhook_id
 from .targets import RelayTarget
@@ -61,29 +62,26 @@ class _PendingAlert:
     timer: asyncio.TimerHandle | None = None
 
 
+@dataclass(eq=False, repr=False)
 class TargetLine:
-    """Posts to one target what it asks for. It belongs to the event loop that runs when it is created."""
+    """Posts to one target what it asks for. It belongs to the event loop that runs when it is created.
 
-    def __init__(
-        self,
-        target: RelayTarget,
-        store: ToldStore,
-        clock: Clock,
-        told: dict[str, Told],
-        took: Callable[[float], None] = lambda _: None,
-        posted: Callable[[str, str], None] = lambda _, __: None,
-    ) -> None:
-        """Create a line for a target that was told `told`.
+    `told` is what the target was told. `took` is called with the seconds from when an event became due until the target
+    took it. `posted` is called after each request with the target's name and the status, or what went wrong.
+    """
 
-        `took` is called with the seconds from when an event became due until the target took it. `posted` is called
-        after each request with the target's name and the status, or what went wrong.
-        """
-        self.told = told
+    target: RelayTarget
+    store: ToldStore
+    clock: Clock
+    told: dict[str, Told]
+    took: Callable[[float], None]
+    posted: Callable[[str, str], None]
+
+    def __post_init__(self) -> None:
         self.gone = False  # whether the target has answered 410 (WH10)
         self.failures = 0  # number of requests that failed because of the target, in a row
         self.missed = 0  # number of alerts of which the target has refused or failed to take the last event
         self.under_way = 0
-        self._store, self._clock, self._took, self._posted = store, clock, took, posted
         self._loop = asyncio.get_running_loop()
         self._pending: dict[str, _PendingAlert] = {}
         self._queue: list[tuple[int, int, int, _PendingAlert]] = []
@@ -92,15 +90,13 @@ class TargetLine:
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_closed = False
         self._clients: list[HttpPostClient] = []  # the last one is for new requests
-        self.adopt(target)
+        self.adopt(self.target)
 
     def adopt(self, target: RelayTarget) -> None:
         """Use a new definition of the target for all requests that start from now on."""
-        private = (target.url.host,) if target.allow_private else ()
-        client = HttpPostClient(lambda: self._clock.now().wall_ms, private, target.tls).open()
         for before in self._clients[-1:]:  # requests under way end with the client that they began with
             self._loop.call_later(PATIENCE_S + 1, before.close)
-        self.target, self._clients = target, [*self._clients, client]
+        self.target, self._clients = target, [*self._clients, target.client(self.clock)]
 
     @property
     def pending_alerts(self) -> int:
@@ -129,8 +125,8 @@ class TargetLine:
         summary = summary_of(revision, matches=matches) | {"revision": entry.revision}
         if told is not None:
             told.ends_at, told.summary = revision.ends_at, summary
-            self._store.note_told(self.target.name, alert.id, told)
-        self._add(alert.id, alert, SEVERITY_RANK[revision.alert.severity], entry, summary)
+            self.store.note_told(self.target.name, alert.id, told)
+        self._add(alert, entry, summary)
 
     def end(self, alert_id: str) -> None:
         """Take note that an alert has ended for good (WH4)."""
@@ -139,7 +135,7 @@ class TargetLine:
             self._drop(alert_id)
         elif not told.over and (pending is None or isinstance(pending.due[-1].entry, Revision)):
             entry = End(alert_id, int(told.summary["revision"]), told.ends_at)
-            self._add(alert_id, None, SEVERITY_RANK[told.summary["severity"]], entry, dict(told.summary))
+            self._add(None, entry, dict(told.summary))
 
     def give_up(self, alert_id: str) -> None:
         """Forget an alert, an hour after it has ended (WH5)."""
@@ -148,12 +144,10 @@ class TargetLine:
         self._drop(alert_id)
         self.told.pop(alert_id, None)
 
-    def _add(
-        self, alert_id: str, alert: LiveAlert | None, rank: int, entry: Revision | Cancel | End, summary: dict[str, Any]
-    ) -> None:
-        pending = self._pending.get(alert_id)
+    def _add(self, alert: LiveAlert | None, entry: Revision | Cancel | End, summary: dict[str, Any]) -> None:
+        rank, pending = SEVERITY_RANK[summary["severity"]], self._pending.get(entry.id)
         if pending is None:
-            pending = self._pending[alert_id] = _PendingAlert(alert_id, alert, rank)
+            pending = self._pending[entry.id] = _PendingAlert(entry.id, alert, rank)
         first = 1 if pending.under_way else 0
         if not isinstance(entry, Revision) or pending.failures or self.failures:
             del pending.due[first:]  # nothing of it is true any more (WH3, WH4)
@@ -222,7 +216,7 @@ class TargetLine:
         """
         due, alert, is_told = pending.due[0], pending.alert, pending.id in self.told
         if isinstance(due.entry, Revision) and (is_told or due.summary["matches"]):
-            return alert is not None and alert.cancel is None and not alert.ended(self._clock.now())
+            return alert is not None and alert.cancel is None and not alert.ended(self.clock.now())
         return is_told
 
     async def _serve(self, pending: _PendingAlert) -> None:
@@ -248,7 +242,7 @@ class TargetLine:
         if response.status == NOT_SENT:  # the alert has ended meanwhile
             self._retry(pending, 0.0)
         else:
-            self._posted(self.target.name, response.status)
+            self.posted(self.target.name, response.status)
             if response.outcome is PostOutcome.SENT:
                 self._taken(pending)
             else:
@@ -259,20 +253,20 @@ class TargetLine:
         is_first = told is None
         if told is None:
             told = self.told[pending.id] = Told(0, False, due.entry.ends_at, due.summary)
-            self._store.note_told(target.name, pending.id, told)
-            await self._store.written()
+            self.store.note_told(target.name, pending.id, told)
+            await self.store.written()
             failpoints.hit("relay-noted")
         elif isinstance(due.entry, Revision) and due.entry.revision > told.summary["revision"]:
             told.ends_at, told.summary = due.entry.ends_at, due.summary  # noted with the answer
         if isinstance(due.entry, Revision):
             kind = REVISED if told.number else ACCEPTED
             assert pending.alert is not None
-            within_s = min(PATIENCE_S, pending.alert.deadline - self._clock.now().monotonic)
+            within_s = min(PATIENCE_S, pending.alert.deadline - self.clock.now().monotonic)
         else:
             kind, within_s = CANCELLED if isinstance(due.entry, Cancel) else ENDED, PATIENCE_S
         message = event(due.entry, kind, due.summary)
         body = encoded(message if target.body is None else filled(target.body, message))
-        signed = target.signer.headers(webhook_id(target.name, message), self._clock.now().wall_ms // 1000, body)
+        signed = target.signer.headers(webhook_id(target.name, message), self.clock.now().wall_ms // 1000, body)
         fields = {"User-Agent": USER_AGENT, "Content-Type": "application/json", **target.headers, **signed}
         data = request(target.url.authority, target.url.path, fields, body)
         response = await self._clients[-1].post(
@@ -281,15 +275,15 @@ class TargetLine:
         failpoints.hit("relay-answered")
         if is_first and response.outcome is PostOutcome.AWAY:  # nothing has reached the target
             self.told.pop(pending.id, None)
-            self._store.note_told(target.name, pending.id, None)
+            self.store.note_told(target.name, pending.id, None)
         return response
 
     def _taken(self, pending: _PendingAlert) -> None:
         due, told = pending.due[0], self.told.get(pending.id)
-        self._took(self._loop.time() - due.since)
+        self.took(self._loop.time() - due.since)
         if told is not None:
             told.number, told.over = due.entry.revision, not isinstance(due.entry, Revision)
-            self._store.note_told(self.target.name, pending.id, told)
+            self.store.note_told(self.target.name, pending.id, told)
         del pending.due[0]  # only now: after an error the event is sent again, with the same id
         pending.failures = 0
         if pending.due:
@@ -307,7 +301,7 @@ class TargetLine:
         pending.failures += 1
         if response.status == "410":
             self.gone = True
-            self._store.note_gone(self.target.name, self.target.url_digest)
+            self.store.note_gone(self.target.name, self.target.url_digest)
             logger.error("target %s: answered 410 Gone, so it is told nothing more until a reload", self.target.name)
         refused = response.status.isdigit() and int(response.status) < 500 and int(response.status) not in _NOT_REFUSED
         pending.waits_for_target = not refused
@@ -368,4 +362,4 @@ class TargetLine:
 
 
 def _wait_s(failures: int) -> float:
-    return min(FIRST_WAIT_S * 2.0 ** min(failures - 1, 16), LAST_WAIT_S) * random.uniform(0.5, 1.5)  # noqa: S311
+    return backoff_s(FIRST_WAIT_S, failures, LAST_WAIT_S) * random.uniform(0.5, 1.5)  # noqa: S311 (no secret)

@@ -8,6 +8,7 @@ the first time, nothing is sent. Then each target is offered the current entry o
 import asyncio
 import logging
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from heapq import heappop, heappush
 
 from prometheus_client.core import Metric
@@ -30,23 +31,20 @@ NO_TARGET: Mapping[str, bytes] = {}
 AT_ONCE = 100  # number of alerts that are offered to a target in one turn of the event loop
 
 
+@dataclass(eq=False, repr=False)
 class Relay:
-    """Offers the entries of the log to the lines of all targets."""
+    """Offers the entries of the log to the lines of all targets. `took` and `posted` are those of `TargetLine`."""
 
-    def __init__(
-        self,
-        clock: Clock,
-        store: ToldStore,
-        took: Callable[[float], None] = lambda _: None,
-        posted: Callable[[str, str], None] = lambda _, __: None,
-    ) -> None:
-        """Create a relay without targets. `took` and `posted` are those of `TargetLine`."""
+    clock: Clock
+    store: ToldStore
+    took: Callable[[float], None] = lambda _: None
+    posted: Callable[[str, str], None] = lambda _, __: None
+
+    def __post_init__(self) -> None:
         self.live = LiveAlerts(1, places=False)
         self.lines: dict[str, TargetLine] = {}
-        self.store = store
         self.has_started = False  # whether all targets of the start are posted to
         self._offers = False  # whether new entries are offered
-        self._clock, self._took, self._posted = clock, took, posted
         self._absent: dict[str, dict[str, Told]] = {}  # what targets were told that are not in the file now
         self._ends: list[tuple[float, str]] = []  # a heap of alerts by their deadlines
         self._next_end: dict[str, float] = {}  # the item of an alert in that heap; others are outdated
@@ -60,7 +58,7 @@ class Relay:
 
         If this fails, it can be called again.
         """
-        now = self._clock.now()
+        now = self.clock.now()
         self._absent = {name: rows for name, rows in told.items() if name not in self.lines}
         for alert_id, ends_at in {each: row.ends_at for rows in told.values() for each, row in rows.items()}.items():
             self._end_at(alert_id, now.deadline(ends_at))
@@ -82,10 +80,10 @@ class Relay:
             line = self.lines.get(name)
             if line is None:
                 told = self._absent.get(name, {})
-                line = TargetLine(target, self.store, self._clock, told, self._took, self._posted)
+                line = TargetLine(target, self.store, self.clock, told, self.took, self.posted)
                 self.lines[name] = line
                 self._absent.pop(name, None)
-                now = self._clock.now()
+                now = self.clock.now()
                 for alert_id, row in told.items():
                     if row.ends_at <= now.wall_ms and self.live.find(alert_id, now) is None:
                         line.end(alert_id)  # it has ended while there was no line
@@ -96,7 +94,7 @@ class Relay:
                 self.store.note_gone(name, None)
             line.pump()
             for number, alert in enumerate(list(self.live), start=1):
-                if not alert.ended(self._clock.now()):
+                if not alert.ended(self.clock.now()):
                     line.offer(alert)
                 if number % AT_ONCE == 0:
                     await asyncio.sleep(0)
@@ -105,7 +103,7 @@ class Relay:
 
     def apply(self, entry: Entry | Untrusted) -> None:
         """Apply an entry of the log, and offer its alert to all targets."""
-        now = self._clock.now()
+        now = self.clock.now()
         self.live.apply(entry, now)
         alert = self.live.find(entry.id, now)  # also if an earlier attempt to apply the entry failed halfway
         if alert is not None and self._offers and not alert.ended(now):
@@ -135,7 +133,7 @@ class Relay:
     def purge(self) -> None:
         """Have the state forget alerts that ended an hour ago. Call this every PURGE_S seconds."""
         if self.has_started:
-            self.store.purge(self._clock.now().wall_ms - round((GRACE_S + PURGE_S) * 1000))
+            self.store.purge(self.clock.now().wall_ms - round((GRACE_S + PURGE_S) * 1000))
 
     def sweep(self) -> None:
         """Tell the lines which alerts have ended, and which are live again because the wall clock was set right.
@@ -144,7 +142,7 @@ class Relay:
         """
         if not self._offers:
             return
-        now = self._clock.now()
+        now = self.clock.now()
         while self._ends and self._ends[0][0] <= now.monotonic:
             deadline, alert_id = heappop(self._ends)
             if self._next_end.get(alert_id) != deadline:

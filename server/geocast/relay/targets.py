@@ -20,12 +20,14 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
-from ..egress.tls import tls_trusting
+from ..clock import Clock
+from ..egress.post_client import HttpPostClient
+from ..egress.tls import system_tls, tls_trusting
 from ..model.alert import SEVERITY_RANK, Alert, Severity, Status
 from ..model.errors import ConfigError, did_you_mean
-from ..model.toml_file import listed, matching, mistakes, parse_toml
+from ..model.toml_file import TomlTable, listed, matching, mistakes, parse_toml
 from .events import WORD, WORDS
 from .region import Region
 from .signing import UNSIGNED, WebhookSigner, parse_secrets
@@ -77,6 +79,11 @@ class RelayTarget:
         """A digest that stands for the URL in the state, which may not show the URL (WH8)."""
         return hashlib.sha256(f"{self.url.authority}{self.url.path}".encode()).digest()
 
+    def client(self, clock: Clock) -> HttpPostClient:
+        """Return a new client for requests to the target, on the event loop that is running now."""
+        private = (self.url.host,) if self.allow_private else ()
+        return HttpPostClient(lambda: clock.now().wall_ms, private, self.tls).open()
+
     def asks_for(self) -> str:
         """Return in a few words which alerts the target asks for."""
         severities = [name for name, rank in SEVERITY_RANK.items() if rank >= self.min_rank]
@@ -94,10 +101,8 @@ class RelayTarget:
         )
 
 
-class _Table(BaseModel):
+class _Table(TomlTable):
     """The keys allowed in the table of one target."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
     url: str | None = None
     url_file: str | None = None
@@ -109,7 +114,7 @@ class _Table(BaseModel):
     allow_http: bool = False
     categories: Annotated[list[_Category], Field(min_length=1)] | None = None
     min_severity: Severity = "minor"
-    statuses: Annotated[list[Status], Field(min_length=1)] = ["actual"]
+    statuses: Annotated[list[Status], Field(min_length=1, default_factory=lambda: ["actual"])]
     polygon: list[Annotated[list[float], Field(min_length=2, max_length=2)]] | None = None
     body: dict[str, Any] | None = None
 
@@ -121,12 +126,9 @@ def load_targets(path: Path) -> dict[str, RelayTarget]:
     """
     file = f"targets {path}"
     try:
-        data = _read(path)
-    except OSError as error:
-        raise ConfigError(f"{file}: {error.strerror}") from None
+        found = parse_toml(_read(path), file)
     except ValueError as error:
         raise ConfigError(f"{file}: {error}") from None
-    found = parse_toml(data, file)
     tables = found.pop("targets", None)
     if found or not isinstance(tables, dict) or not 1 <= len(tables) <= MAX_TARGETS:
         raise ConfigError(f"{file}: takes tables [targets.NAME], 1 to {MAX_TARGETS}, and nothing else")
@@ -177,9 +179,9 @@ class _Reader:
         return RelayTarget(
             self._name,
             url,
-            UNSIGNED if table.secret_file is None else self._of_file("secret_file", parse_secrets),
-            {} if table.headers_file is None else self._of_file("headers_file", _headers),
-            self._tls() if url is not None and url.tls else None,
+            self._of_file("secret_file", parse_secrets, UNSIGNED),
+            self._of_file("headers_file", _headers, {}),
+            self._of_file("ca_file", tls_trusting, system_tls()) if url is not None and url.tls else None,
             (table.model_dump(), self._files),
             table.allow_private,
             None if table.categories is None else frozenset(table.categories),
@@ -192,33 +194,27 @@ class _Reader:
     def _region(self) -> Region:
         return Region([(lng, lat) for lng, lat in self._table.polygon or ()])
 
-    def _tls(self) -> Any:
-        return _default_tls() if self._table.ca_file is None else self._of_file("ca_file", tls_trusting)
-
-    def _of_file(self, key: str, parse: Callable[[str], object]) -> Any:
-        """Return what `parse` makes of the text of the file that a key names; None if the key is not given."""
-        if getattr(self._table, key) is None:
-            return None
+    def _of_file(self, key: str, parse: Callable[[str], object], without: object = None) -> Any:
+        """Return what `parse` makes of the text of the file that a key names; `without` if the key is not given."""
+        name = getattr(self._table, key)
+        if name is None:
+            return without
 
         def parsed() -> object:
-            self._files[key] = data = _read(self._folder / getattr(self._table, key))
-            try:
-                text = data.decode("ascii")
-            except UnicodeDecodeError:
-                raise ValueError("the file must have ASCII only") from None
-            return parse(text)
+            self._files[key] = data = _read(self._folder / name)
+            if not data.isascii():
+                raise ValueError("the file must have ASCII only")
+            return parse(data.decode())
 
         return self._checked(key, parsed)
 
     def _checked(self, key: str, make: Callable[[], object]) -> Any:
-        """Return the result of `make`; None if it raises an error, which is then the mistake of the key."""
+        """Return the result of `make`; None if it raises ValueError, which is then the mistake of the key."""
         try:
             return make()
-        except OSError as error:
-            self.wrong.setdefault(key, str(error.strerror))
         except ValueError as error:
             self.wrong.setdefault(key, str(error))
-        return None
+            return None
 
 
 def parse_url(text: str, *, allow_http: bool = False) -> TargetUrl:
@@ -276,19 +272,12 @@ def _template(body: Any) -> Any:
 
 
 def _read(path: Path) -> bytes:
-    """Return the content of a file. Raise OSError if it can't be read, ValueError if it is too large."""
-    with path.open("rb") as opened:
-        data = opened.read(MAX_FILE_BYTES + 1)
+    """Return the content of a file. Raise ValueError if it can't be read, or is too large."""
+    try:
+        with path.open("rb") as opened:
+            data = opened.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise ValueError(error.strerror) from None
     if len(data) > MAX_FILE_BYTES:
         raise ValueError(f"must have at most {MAX_FILE_BYTES:,} bytes")
     return data
-
-
-_DEFAULT_TLS: list[ssl.SSLContext] = []
-
-
-def _default_tls() -> ssl.SSLContext:
-    """Return a context with the system's certificates. All targets share it, because it takes 1 MB."""
-    if not _DEFAULT_TLS:
-        _DEFAULT_TLS.append(ssl.create_default_context())
-    return _DEFAULT_TLS[0]

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from prometheus_client.core import Metric
 
 from .. import tasks
 from ..alertlog import AlertLog
+from ..clock import SystemClock
 from ..config import FollowerSettings
 from ..metrics import gauge
 from ..relay.relaying import PURGE_S, Relay
@@ -103,6 +104,20 @@ class RelayPart(tasks.Part):
     async def stop(self) -> None:
         """Give up the requests that are still under way."""
         await asyncio.gather(*(line.close() for line in self._relay.lines.values()))
+
+
+async def check(targets: Mapping[str, RelayTarget], report: Callable[[str], None]) -> bool:
+    """Connect to each target without posting anything, report a line for each, and return whether all took it."""
+
+    async def connected(target: RelayTarget) -> str:
+        with contextlib.closing(target.client(SystemClock())) as client:
+            return await client.connect(target.url.host, target.url.port)
+
+    troubles = await asyncio.gather(*map(connected, targets.values()))
+    width = max(map(len, targets))
+    for target, trouble in zip(targets.values(), troubles, strict=True):
+        report(f"{target.name:{width}}  {trouble or 'connects'}  ({target.asks_for()})")
+    return not any(troubles)
 
 
 @contextlib.asynccontextmanager

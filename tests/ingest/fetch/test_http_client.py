@@ -25,7 +25,7 @@ def server():
         yield server
 
 
-def fetched(url, *more_urls, max_bytes=1_000, hosts=(), conditions=(), secret=True, **keys):
+def fetched(url, *more_urls, max_bytes=1_000, hosts=(), conditions=(), **keys):
     """Fetch documents one after another as the documents of one feed; return the last answer."""
     own = url.split("/")[2]
     keys = {"allow_http": True, "allow_private": True, "headers": (("X-Key", "s3cret"),)} | keys
@@ -35,7 +35,7 @@ def fetched(url, *more_urls, max_bytes=1_000, hosts=(), conditions=(), secret=Tr
         client = FeedClient(feed, HostQueues(), FakeClock())
         try:
             for each in (url, *more_urls):
-                answer = await client.get(each, max_bytes, secret=secret, conditions=conditions)
+                answer = await client.get(each, max_bytes, conditions)
             return answer
         finally:
             await client.close()

@@ -409,7 +409,7 @@ async def test_entry_that_can_not_be_read_by_a_mistake_stops_no_other(bench, mon
                 raise ZeroDivisionError
             return head_of(body, *_)
 
-        monkeypatch.setattr(reader_module, "head_of", broken)
+        monkeypatch.setattr("geocast.ingest.fetch.documents.head_of", broken)
         assert await bench.reader.post() == 1
         assert bench.node.posted == ["b"]
         monkeypatch.undo()

@@ -74,7 +74,8 @@ FULL_RETRY_S = 3_600
 
 PUBLISHED, UPDATED, REPLACED, CANCELLED = "published", "updated", "replaced", "cancelled"
 REPEATED, SUPERSEDED, NOTED, IGNORED = "repeated", "superseded", "noted", "ignored"
-OUTCOMES = (PUBLISHED, UPDATED, REPLACED, CANCELLED, REPEATED, SUPERSEDED, NOTED, IGNORED)
+CHANGES = (PUBLISHED, UPDATED, REPLACED, CANCELLED)  # outcomes that are answered with 201
+OUTCOMES = (*CHANGES, REPEATED, SUPERSEDED, NOTED, IGNORED)
 
 
 class KnownHistories:
@@ -218,7 +219,7 @@ def decide(
         return None
     if related.made:
         return _decide_repeated(related)
-    latest = related.latest_sent_of_own_name()
+    latest = max(related.sent_of_own_name, default=-1)
     if facts.sent < latest or (facts.sent == latest and not facts.cancels):
         return _decide_too_late(related)
     if facts.needs_references and not facts.references and not related.knows_own_name:
@@ -240,7 +241,7 @@ def decide(
     # The message is about no live alert. Either nothing is known, or all alerts have ended, or the newest alert is as
     # new as the message (CP19).
     if related.is_called_off:
-        tombstones = (related.free_id(), *related.unknown)
+        tombstones = (related.free_id(related.facts.base), *related.unknown)
         return Decision(SUPERSEDED, tombstones=tombstones, called_off=related.called_off)
     return _decide_new(related, PUBLISHED, (), blocks)
 
@@ -250,7 +251,7 @@ def _decide_new(related: "_RelatedAlerts", outcome: str, instead_of: Iterable[Fo
 
     `instead_of` has these alerts.
     """
-    first_id = related.free_id()
+    first_id = related.free_id(related.facts.base)
     return Decision(
         outcome,
         first_id=first_id,
@@ -339,7 +340,7 @@ def _decide_repeated(related: "_RelatedAlerts") -> Decision:
         tombstones=related.unknown_with_own(),
         into=first_id,
         made=made,
-        cancelled=tuple(related.cancelled_into(first_id)),
+        cancelled=related.cancelled_into(first_id),
     )
 
 
@@ -348,6 +349,9 @@ class _RelatedAlerts:
 
     The search starts at the message's own name and at the names to which the message refers. From a cancelled alert,
     the search goes on to the alert that has replaced it (Rule 3).
+
+    `sent_of_own_name` has the times at which the known messages with the name of this message were sent, and those that
+    cancelled an alert of this name.
 
     `made` is a dict from the ids of the alerts that were made from this very message to pairs: the revision that was
     made from it, and the revision before that (or None). `unknown` has the ids for those references that the log does
@@ -363,7 +367,7 @@ class _RelatedAlerts:
         self._now_ms = now_ms
         self._found: dict[str, FoundAlert] = {}
         self._visited: set[str] = set()
-        self._sent_of_own_name: list[int] = []
+        self.sent_of_own_name: list[int] = []
         self.called_off = -1
         self.knows_own_name = self._follow_name(facts.base)
         self._ids_of_own_name = set(self._found)
@@ -457,29 +461,18 @@ class _RelatedAlerts:
         """Whether a message that was sent later has ended one of the found alerts without a replacement (Rule 4)."""
         return self.facts.sent < self.called_off
 
-    def latest_sent_of_own_name(self) -> int:
-        """Return the latest time at which a known message with the name of this message was sent.
-
-        The time is in ms since 1970; -1 if no such message is known. A message that cancelled an alert of this name
-        counts, too.
-        """
-        return max(self._sent_of_own_name, default=-1)
-
-    def free_id(self) -> str:
-        """Return an id for the message's name under which the log has no entry: the first one that is free.
-
-        Raise Problem (429) if the log has entries under all of these ids.
-        """
-        return self._free_id_of(self.facts.base)
-
     def free_ids_of_known_references(self) -> tuple[str, ...]:
         """Return the first free id for each name that the log knows, among those to which the message refers.
 
         An id is free if the log has no entry under it.
         """
-        return tuple(self._free_id_of(each) for each in sorted(self._named) if any(self._generations(each)))
+        return tuple(self.free_id(each) for each in sorted(self._named) if any(self._generations(each)))
 
-    def _free_id_of(self, base: str) -> str:
+    def free_id(self, base: str) -> str:
+        """Return an id for the name `base` under which the log has no entry: the first one that is free.
+
+        Raise Problem (429) if the log has entries under all of these ids.
+        """
         taken = set(self._generations(base))
         for number in range(1, MAX_GENERATIONS + 1):
             if (alert_id := ids.generation(base, number)) not in taken:
@@ -487,11 +480,10 @@ class _RelatedAlerts:
         detail = f"{MAX_GENERATIONS} messages of this name were published as new within a day"
         raise Problem.later(problems.RATE_LIMITED, FULL_RETRY_S, detail)
 
-    def cancelled_into(self, first_id: str) -> Iterator[Cancel]:
-        """Yield the cancels of those found alerts whose place the alert `first_id` has taken."""
-        for each in self._found.values():
-            if each.cancel is not None and each.cancel.into == first_id:
-                yield each.cancel
+    def cancelled_into(self, first_id: str) -> tuple[Cancel, ...]:
+        """Return the cancels of those found alerts whose place the alert `first_id` has taken."""
+        cancels = [each.cancel for each in self._found.values() if each.cancel is not None]
+        return tuple(each for each in cancels if each.into == first_id)
 
     # ---- the search for related alerts -----------------------------------------------------------------------------
 
@@ -537,7 +529,7 @@ class _RelatedAlerts:
         head = self._histories[first_id]
         self._note_cancel(head)
         if of_name:
-            self._sent_of_own_name += [each.approval.approved_at for each in head if isinstance(each, Cancel)]
+            self.sent_of_own_name += [each.approval.approved_at for each in head if isinstance(each, Cancel)]
         origin = next((each.origin for each in head if isinstance(each, Revision)), None)
         for number in range(1, 1 + (1 if origin is None else origin.blocks)):
             history = self._histories[ids.block(first_id, number)]
@@ -571,7 +563,7 @@ class _RelatedAlerts:
         for before, each in zip([None, *revisions], revisions, strict=False):
             if each.origin is not None and (each.origin.sender, each.origin.identifier) == name:
                 sent = each.alert.approval.approved_at
-                self._sent_of_own_name.append(sent)
+                self.sent_of_own_name.append(sent)
                 if sent == self.facts.sent:
                     self.made[each.id] = each, before
                     self.first_ids_made.append(first_id)

@@ -94,6 +94,7 @@ class Draft:
         `current` is the revision that the draft will follow; None if the draft becomes revision 1.
         """
         alert = self.request.accept(terms, current)
+        begins_at = self.info.begins_at
         return replace(
             alert,
             id=alert_id,
@@ -101,13 +102,9 @@ class Draft:
             texts=self.texts,
             urgency=self.info.urgency,  # type: ignore[arg-type]  # always one of the allowed words
             certainty=self.info.certainty,  # type: ignore[arg-type]
-            onset_at=self._onset_at(),
+            onset_at=None if begins_at is None or begins_at <= self.request.occurred_at else begins_at,
             web=self.info.web,
         )
-
-    def _onset_at(self) -> int | None:
-        begins_at = self.info.begins_at
-        return begins_at if begins_at is not None and begins_at > self.request.occurred_at else None
 
 
 def has_ended(block: Block, now_ms: int) -> bool:

@@ -40,19 +40,7 @@ from ...policy.publishers.rates import Rates
 from ..publish import RunInThread, check_size, run_here
 from . import ids, language_groups
 from . import message as cap_message
-from .decision import (
-    CANCELLED,
-    IGNORED,
-    PUBLISHED,
-    REPEATED,
-    REPLACED,
-    UPDATED,
-    Decision,
-    FoundAlert,
-    KnownHistories,
-    MessageFacts,
-    decide,
-)
+from .decision import IGNORED, PUBLISHED, REPEATED, REPLACED, Decision, FoundAlert, KnownHistories, MessageFacts, decide
 from .draft import Draft, Drafter, has_ended
 from .message import CapMessage
 from .sources import CapSource, CapSources
@@ -66,7 +54,6 @@ TOMBSTONE_REASON = "Referred to by a newer message."
 TOMBSTONE_MS = 24 * 3_600_000  # a tombstone is remembered at least this long after its message was sent (CP13)
 READS_AT_ONCE = 32  # the largest number of histories that are read at the same time
 _TIME_RULES = {problems.STALE, problems.EXPIRY_OUT_OF_RANGE}  # rules that a valid message may break at a later time
-CHANGES = (PUBLISHED, UPDATED, REPLACED, CANCELLED)  # outcomes that are answered with 201
 _OVERTAKEN = "other writers keep changing the alerts that this message is about, or their last entries can't be read"
 
 

@@ -17,13 +17,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
-from pydantic_core import PydanticCustomError
+from pydantic import AfterValidator, Field
 
 from ...model.alert import ID_PATTERN
-from ...model.errors import ConfigError
 from ...model.times import parse_time
-from ...model.toml_file import listed, matching, mistakes, parse_toml
+from ...model.toml_file import TomlTable, matching, read_file
 from .message import is_name
 
 ANY = "*"  # in `senders`: the source may send messages for any sender, as aggregators do
@@ -97,7 +95,7 @@ class CapSources:
 
 def _sender(text: str) -> str:
     if text != ANY and not is_name(text):
-        raise PydanticCustomError("sender", 'must be a <sender> without blanks, commas, "<" and "&", or "*"')
+        raise ValueError('must be a <sender> without blanks, commas, "<" and "&", or "*"')
     return text
 
 
@@ -105,14 +103,12 @@ def _offset(text: str) -> str:
     try:
         parse_time(f"2000-01-01T00:00:00{text}")
     except ValueError:
-        raise PydanticCustomError("offset", "must be an offset such as +00:00") from None
+        raise ValueError("must be an offset such as +00:00") from None
     return text
 
 
-class _Keys(BaseModel):
+class _Keys(TomlTable):
     """The keys allowed in the table of one source, in the file of sources."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
     approver: Annotated[str, Field(min_length=1, max_length=128)]
     senders: Annotated[
@@ -126,14 +122,12 @@ class _Keys(BaseModel):
 def _differ(sources: dict[str, _Keys]) -> dict[str, _Keys]:
     secrets = [keys.secret_sha256 for keys in sources.values() if keys.secret_sha256 is not None]
     if len(set(secrets)) < len(secrets):
-        raise PydanticCustomError("secrets", "two sources have the same secret_sha256")
+        raise ValueError("two sources have the same secret_sha256")
     return sources
 
 
-class _File(BaseModel):
+class _File(TomlTable):
     """The whole content of the file of sources."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
     sources: Annotated[
         dict[Annotated[str, _NAME], _Keys], Field(min_length=1, max_length=1000), AfterValidator(_differ)
@@ -145,10 +139,7 @@ def load(path: Path) -> CapSources:
 
     Raise ConfigError if the file can't be read or is invalid, with one line for each mistake.
     """
-    try:
-        return parse(path.read_bytes(), path)
-    except OSError as error:
-        raise ConfigError(f"cap-sources {path}: {error.strerror}") from None
+    return parse(read_file("cap-sources", path), path)
 
 
 def parse(data: bytes, path: Path | None) -> CapSources:
@@ -156,10 +147,5 @@ def parse(data: bytes, path: Path | None) -> CapSources:
 
     Raise ConfigError if the content is invalid, with one line for each mistake. `path` is only used in error messages.
     """
-    file = f"cap-sources {path}"
-    document = parse_toml(data, file)
-    try:
-        read = _File.model_validate(document)
-    except ValidationError as error:
-        raise ConfigError(*listed(file, mistakes(error, _File, document))) from None
+    read = _File.of_file(data, f"cap-sources {path}")
     return CapSources({name: CapSource(name, **dict(keys)) for name, keys in read.sources.items()})

@@ -10,7 +10,7 @@ instructions.
 import codecs
 import re
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Any, NoReturn
 from xml.etree.ElementTree import Element, TreeBuilder
 
 from lxml import etree
@@ -59,11 +59,8 @@ def parse(body: bytes, charset: str | None = None, step: Callable[[], None] = la
     `Content-Type`, or None. A byte-order mark in the body takes precedence over `charset`, and `charset` over the
     encoding that the document declares. `step` is called as by `checked`.
     """
-    parser = etree.XMLParser(
-        target=_Tree(), encoding="utf-8", resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False
-    )
+    parser = safe_parser(target=_Tree())
     try:
-        # The text is re-encoded as UTF-8, so `encoding` must override the encoding that the document declares.
         parser.feed(checked(utf8_of(body, charset), MAX_DEPTH, MAX_ELEMENTS, step))
         root: Element = parser.close()
     except etree.XMLSyntaxError as error:
@@ -78,6 +75,13 @@ def parse(body: bytes, charset: str | None = None, step: Callable[[], None] = la
     if root.tag.rpartition("}")[2] == "alert" and any(is_cap(each.tag) for each in root.iter() if each is not root):
         _malformed("has an alert in an alert", TOO_COMPLEX)
     return root
+
+
+def safe_parser(**more: Any) -> etree.XMLParser:
+    """Return a parser that fetches nothing and expands no entities, for text that `checked` has returned."""
+    # The text is re-encoded as UTF-8, so `encoding` must override the encoding that the document declares.
+    limits: dict[str, Any] = {"resolve_entities": False, "no_network": True, "load_dtd": False, "huge_tree": False}
+    return etree.XMLParser(encoding="utf-8", **limits, **more)
 
 
 class _Tree(TreeBuilder):

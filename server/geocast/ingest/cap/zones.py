@@ -11,15 +11,17 @@ A zone is stored as pieces: polygons without holes, each with everything within 
 """
 
 import contextlib
+import functools
 import json
 import logging
 import re
 import time
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
@@ -27,6 +29,7 @@ from ...geometry.polygon_union import MAX_WORK, Piece, join, pieces, simpler, wo
 from ...geometry.published_polygon import TOLERANCES_M, RequestedPolygon, publish_polygons
 from ...geometry.sphere import Floats
 from ...model.errors import ConfigError
+from ...model.toml_file import read_file
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +37,7 @@ MAX_SHAPES = 64  # the largest number of shapes in the area of an alert from CAP
 MAX_NAME = 200  # the largest number of characters of `code` and of `value`
 WORK_TOLERANCES_M = (500, 1_000, 2_000, 5_000)  # metres; tried in this order if zones are too much work to join
 PROGRESS_S = 5.0  # seconds between two log lines on the progress of reading
+_BLANKS = re.compile(r"[ \t\r\n]*")
 
 
 def folded(name: str) -> str:
@@ -112,15 +116,9 @@ def joined(given: Iterable[Piece], simplify_m: float, most_work: int = MAX_WORK)
     if _fit(found, simplify_m):
         return found
     gaps = [each for each in TOLERANCES_M if each <= simplify_m]
-    low, high = 0, len(gaps)
-    while low < high:
-        middle = (low + high) // 2
-        tried = join(given, gaps[middle])
-        if _fit(tried, simplify_m):
-            found, high = tried, middle
-        else:
-            low = middle + 1
-    return found
+    across = functools.cache(functools.partial(join, given))
+    at = bisect_left(gaps, True, key=lambda gap_m: _fit(across(gap_m), simplify_m))
+    return across(gaps[at]) if at < len(gaps) else found
 
 
 def _fit(found: Sequence[Piece], simplify_m: float) -> bool:
@@ -150,61 +148,57 @@ def read_zones(paths: Sequence[Path]) -> Zones:
     """
     by_name: dict[tuple[str, str], list[Piece]] = {}
     for path in paths:
+        started = said = time.monotonic()
         try:
-            text = path.read_bytes().decode("utf-8-sig")
-        except OSError as error:
-            raise ConfigError(f"zones {path}: {error.strerror}") from None
+            text = read_file("zones", path).decode("utf-8-sig")
+            for n, feature in enumerate(_features(text)):
+                name, found = _zone(n, feature)
+                by_name.setdefault(name, []).extend(found)
+                if (now := time.monotonic()) - said > PROGRESS_S:
+                    said = now
+                    logger.info("zones %s: still being read; %d features so far, in %.0f s", path, n + 1, now - started)
         except UnicodeDecodeError:
             raise ConfigError(f"zones {path}: is not in UTF-8") from None
-        started = said = time.monotonic()
-        for n, feature in enumerate(_Collection(path, text).features()):
-            name = _name(path, n, feature)
-            by_name.setdefault(name, []).extend(_pieces(path, n, name, feature))
-            if time.monotonic() - said > PROGRESS_S:
-                said = time.monotonic()
-                logger.info("zones %s: still being read; %d features so far, in %.0f s", path, n + 1, said - started)
+        except ValueError as error:
+            raise ConfigError(f"zones {path}: {error}") from None
     return Zones(by_name)
 
 
-def _name(path: Path, n: int, feature: Any) -> tuple[str, str]:
-    properties = feature.get("properties") if isinstance(feature, dict) else None
-    if not isinstance(properties, dict) or feature.get("type") != "Feature":
-        raise ConfigError(f"zones {path}: feature {n}: must be a Feature with properties")
-    found = properties.get("code"), properties.get("value")
-    for key, text in zip(("code", "value"), found, strict=True):
-        if not isinstance(text, str) or not text.strip() or len(text) > MAX_NAME:
-            raise ConfigError(
-                f"zones {path}: feature {n}: properties.{key} must be a text of 1 to {MAX_NAME} characters"
-            )
-    return found  # type: ignore[return-value]  # both are texts
+def _zone(n: int, feature: Any) -> tuple[tuple[str, str], list[Piece]]:
+    """Return the `code`, the `value` and the polygons of feature `n` of a file. Raise ValueError if it is invalid."""
+    at = f"feature {n}"
+    try:
+        properties = feature.get("properties") if isinstance(feature, dict) else None
+        if not isinstance(properties, dict) or feature.get("type") != "Feature":
+            raise ValueError("must be a Feature with properties")
+        for key in ("code", "value"):
+            text = properties.get(key)
+            if not isinstance(text, str) or not text.strip() or len(text) > MAX_NAME:
+                raise ValueError(f"properties.{key} must be a text of 1 to {MAX_NAME} characters")
+        name = properties["code"], properties["value"]
+        at += f" ({name[0]} {name[1]})"
+        return name, _pieces(feature.get("geometry"))
+    except ValueError as error:
+        raise ValueError(f"{at}: {error}") from None
 
 
-def _pieces(path: Path, n: int, name: tuple[str, str], feature: Any) -> Iterator[Piece]:
-    at = f"zones {path}: feature {n} ({name[0]} {name[1]})"
-    found = 0
-    for where, rings in _polygons(at, feature.get("geometry")):
-        try:
-            for piece in pieces([_ring(ring) for ring in rings]):
-                found += 1
-                yield piece
-        except ValueError as error:
-            raise ConfigError(f"{at}: {where} {error}") from None
-    if not found:
-        raise ConfigError(f"{at}: must have an area")
-
-
-def _polygons(at: str, geometry: Any) -> Iterator[tuple[str, list[Any]]]:
-    """Yield the polygons of a GeoJSON geometry, each as a pair: a name for error messages, and the list of its rings.
-
-    Raise ConfigError, with `at` in its text, if the geometry is not a Polygon or MultiPolygon.
-    """
+def _pieces(geometry: Any) -> list[Piece]:
+    """Return the polygons of a GeoJSON geometry in pieces. Raise ValueError if it is invalid, or has no area."""
     kind = geometry.get("type") if isinstance(geometry, dict) else None
     coordinates = geometry.get("coordinates") if kind in ("Polygon", "MultiPolygon") else None
     polygons = [coordinates] if kind == "Polygon" else coordinates
     if not isinstance(polygons, list) or not all(isinstance(rings, list) and rings for rings in polygons):
-        raise ConfigError(f"{at}: geometry must be a Polygon or a MultiPolygon")
+        raise ValueError("geometry must be a Polygon or a MultiPolygon")
+    found: list[Piece] = []
     for number, rings in enumerate(polygons):
-        yield "its polygon" if kind == "Polygon" else f"its polygon {number}", rings
+        try:
+            found += pieces([_ring(ring) for ring in rings])
+        except ValueError as error:
+            where = "its polygon" if kind == "Polygon" else f"its polygon {number}"
+            raise ValueError(f"{where} {error}") from None
+    if not found:
+        raise ValueError("must have an area")
+    return found
 
 
 def _ring(positions: Any) -> Floats:
@@ -234,80 +228,70 @@ def _ring(positions: Any) -> Floats:
     return ring
 
 
-class _Collection:
-    """Decodes the features in the text of a GeoJSON FeatureCollection one after another, to save memory."""
+def _features(text: str) -> Iterator[Any]:
+    """Yield the features in the text of a GeoJSON FeatureCollection, decoded one after another, to save memory.
 
-    def __init__(self, path: Path, text: str) -> None:
-        self._path = path
+    Raise ValueError if the text is not a FeatureCollection with at least one feature.
+    """
+    json_text, kind, features = _JsonText(text), None, 0
+    for name in json_text.items("{", "}"):
+        if name == "features":
+            for _ in json_text.items("[", "]"):
+                features += 1
+                yield json_text.value()
+        else:
+            value = json_text.value()
+            kind = value if name == "type" else kind
+    if kind != "FeatureCollection" or not features:
+        raise ValueError("must be a FeatureCollection with features (GeoJSON)")
+
+
+class _JsonText:
+    """A JSON text, whose values are decoded one after another. All methods raise ValueError if it is not JSON."""
+
+    def __init__(self, text: str) -> None:
         self._text = text
         self._at = 0
-        self._decode = json.JSONDecoder(parse_constant=self._no_number).raw_decode
+        self._decode = json.JSONDecoder(parse_constant=int).raw_decode  # `int` raises ValueError for NaN and Infinity
 
-    def features(self) -> Iterator[Any]:
-        """Yield the features in order.
-
-        Raise ConfigError if the text is not a FeatureCollection with at least one feature.
-        """
-        kind, features = None, 0
-        for name in self._items("{", "}"):
-            if name == "features":
-                for _ in self._items("[", "]"):
-                    features += 1
-                    yield self._value()
-            elif name == "type":
-                kind = self._value()
-            else:
-                self._value()
-        if kind != "FeatureCollection" or not features:
-            raise ConfigError(f"zones {self._path}: must be a FeatureCollection with features (GeoJSON)")
-
-    def _items(self, begin: str, end: str) -> Iterator[Any]:
+    def items(self, begin: str, end: str) -> Iterator[Any]:
         """Go through the object or list at the current position. It begins and ends with the two given characters.
 
         Yield the name of each member of an object, or None for each item of a list. Before the caller asks for the next
-        item, it has to decode the value that follows.
+        item, it has to decode the `value` that follows.
         """
         self._expect(begin)
-        if self._is_next(end):
-            return
-        while True:
+        separator = ""
+        while not self._skip(end):
+            self._expect(separator)
+            separator = ","
             name = None
             if end == "}":
-                name = self._value()
+                name = self.value()
                 self._expect(":")
             yield name
-            if self._is_next(end):
-                return
-            self._expect(",")
 
-    def _value(self) -> Any:
-        self._skip()
+    def value(self) -> Any:
+        """Decode and return the value at the current position."""
+        self._skip("")
         try:
             value, self._at = self._decode(self._text, self._at)
-        except (json.JSONDecodeError, RecursionError):
-            self._no_json()
+        except (ValueError, RecursionError):
+            raise self._no_json() from None
         return value
 
-    def _is_next(self, mark: str) -> bool:
-        self._skip()
-        found = self._text.startswith(mark, self._at)
-        self._at += found
-        return found
-
     def _expect(self, mark: str) -> None:
-        if not self._is_next(mark):
-            self._no_json()
+        if not self._skip(mark):
+            raise self._no_json()
 
-    def _skip(self) -> None:
-        found = _BLANK.match(self._text, self._at)
-        self._at = found.end() if found else self._at
-
-    def _no_number(self, _: str) -> NoReturn:
-        self._no_json()
-
-    def _no_json(self) -> NoReturn:
+    def _no_json(self) -> ValueError:
         line = self._text.count("\n", 0, self._at) + 1
-        raise ConfigError(f"zones {self._path}: is not JSON (line {line})")
+        return ValueError(f"is not JSON (line {line})")
 
-
-_BLANK = re.compile(r"[ \t\r\n]*")
+    def _skip(self, mark: str) -> bool:
+        """Skip blanks and the given mark. Return whether it was there."""
+        if blanks := _BLANKS.match(self._text, self._at):
+            self._at = blanks.end()
+        found = self._text.startswith(mark, self._at)
+        self._at += len(mark) * found
+        return found

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from ...clock import Clock
 from ..cap import MAX_CAP_BYTES
-from .documents import ListedEntry, Unreadable, entries_of, head_of, in_thread
+from .documents import ListedEntry, read_feed, read_head
 from .http_client import FeedClient, FetchFailed, HostQueues
 from .node_client import ACCEPTED, NodeAnswer, NodeClient
 from .settings import WatchedFeed
@@ -39,9 +39,7 @@ async def check_feed(feed: WatchedFeed, node: NodeClient, queues: HostQueues, cl
     try:
         # Something that is no message shows whether the node takes messages with this token at all.
         refusal = _refusal(await node.post(b"", None, feed.token_file, dry_run=True))
-        answer = await client.get(feed.url, feed.max_bytes, secret=True)
-        body, charset, url = answer.body, answer.charset, answer.url
-        listed = await in_thread(len(body), lambda work: entries_of(body, charset, url, work.step))
+        listed = await read_feed(await client.get(feed.url, feed.max_bytes))
         found.entries = len(listed)
         for entry in () if refusal else listed[:MAX_CHECKED]:
             outcome = await _outcome(entry, feed, client, node, clock, found)
@@ -52,7 +50,7 @@ async def check_feed(feed: WatchedFeed, node: NodeClient, queues: HostQueues, cl
         found.trouble = refusal or found.trouble
         if len(listed) > MAX_CHECKED:
             found.reasons["not-checked"] = len(listed) - MAX_CHECKED
-    except (FetchFailed, Unreadable) as error:
+    except FetchFailed as error:
         found.trouble = error.reason
     finally:
         await client.close()
@@ -67,11 +65,10 @@ async def _outcome(
         if message is None:
             if not entry.link:
                 return "no-message"
-            answer = await client.get(entry.link, MAX_CAP_BYTES, secret=True)
+            answer = await client.get(entry.link, MAX_CAP_BYTES)
             message, charset = answer.body, answer.charset
-        body, now_ms = message, clock.now().wall_ms
-        await in_thread(len(body), lambda work: head_of(body, charset, now_ms, work.step))
-    except (FetchFailed, Unreadable) as error:
+        await read_head(message, charset, clock.now().wall_ms)
+    except FetchFailed as error:
         return error.reason
     found.cap += 1
     judged = await node.post(message, charset, feed.token_file, dry_run=True)
@@ -81,11 +78,9 @@ async def _outcome(
 
 def _refusal(answer: NodeAnswer) -> str:
     """Return why the node can't decide about any message now; "" if it can."""
-    return (
-        ""
-        if answer.is_final
-        else ": ".join(filter(None, ("the node does not take messages", answer.outcome, answer.detail)))
-    )
+    if answer.is_final:
+        return ""
+    return ": ".join(filter(None, ("the node does not take messages", answer.outcome, answer.detail)))
 
 
 def table(feeds: list[CheckedFeed]) -> str:

@@ -23,7 +23,7 @@ from ...model.times import parse_time
 from ..cap import xml
 from ..cap.language_groups import ALL_CLEAR
 from ..cap.xml import TOO_COMPLEX, XmlProblem, children, is_cap, text_of, texts_of
-from .http_client import plain_url
+from .http_client import Fetched, FetchFailed, plain_url
 
 MAX_ENTRIES = 10_000
 MAX_ELEMENTS = 150_000  # the most elements, comments and attributes of a feed, which take 50 MB while they are read
@@ -47,12 +47,8 @@ _T = TypeVar("_T")
 _short, _long = ThreadPoolExecutor(1, "fetch-short"), ThreadPoolExecutor(1, "fetch-long")
 
 
-class Unreadable(Exception):  # noqa: N818
+class Unreadable(FetchFailed):
     """Raised if a document is not what was expected. `reason` is a fixed word, without any text of the document."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +102,17 @@ async def in_thread(size: int, read: Callable[[Work], _T]) -> _T:
         work.is_wanted = False
 
 
+async def read_feed(answer: Fetched) -> list[ListedEntry]:
+    """Return the entries of a feed that was fetched, as `entries_of` does, from a thread."""
+    body, charset, url = answer.body, answer.charset, answer.url
+    return await in_thread(len(body), lambda work: entries_of(body, charset, url, work.step))
+
+
+async def read_head(body: bytes, charset: str | None, now_ms: int) -> MessageHead:
+    """Return what has to be known about a CAP message, as `head_of` does, from a thread."""
+    return await in_thread(len(body), lambda work: head_of(body, charset, now_ms, work.step))
+
+
 # ---- feeds -----------------------------------------------------------------------------------------------------------
 
 
@@ -143,11 +150,9 @@ def entries_of(
 
 
 def _parse(body: bytes, charset: str | None, step: Callable[[], None]) -> Any:
-    parser = etree.XMLParser(
-        encoding="utf-8", resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False, remove_pis=True
-    )
     try:
-        return etree.fromstring(xml.checked(xml.utf8_of(body, charset), MAX_DEPTH, MAX_ELEMENTS, step), parser)
+        text = xml.checked(xml.utf8_of(body, charset), MAX_DEPTH, MAX_ELEMENTS, step)
+        return etree.fromstring(text, xml.safe_parser(remove_pis=True))
     except XmlProblem as problem:
         raise Unreadable(problem.reason) from None
     except etree.XMLSyntaxError:
@@ -185,15 +190,12 @@ def _rss_item(item: Any, url: str) -> ListedEntry:
 
 def _links(parent: Any, tag: str, attribute: str) -> list[tuple[str, str, str]]:
     """Return the address, the relation and the media type of each link of an entry."""
-    return [
-        (
-            each.get(attribute).strip(),
-            each.get("rel", "alternate").lower(),
-            each.get("type", "").partition(";")[0].strip().lower(),
-        )
-        for each in parent.iterchildren(tag)
-        if each.get(attribute, "").strip()
-    ]
+    found = []
+    for each in parent.iterchildren(tag):
+        if address := each.get(attribute, "").strip():
+            media = each.get("type", "").partition(";")[0].strip().lower()
+            found.append((address, each.get("rel", "alternate").lower(), media))
+    return found
 
 
 def _best_link(links: list[tuple[str, str, str]], base: str) -> str:

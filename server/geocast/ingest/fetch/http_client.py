@@ -171,7 +171,7 @@ class FeedClient:
 
     def __init__(self, feed: WatchedFeed, queues: HostQueues, clock: Clock) -> None:
         self._feed = feed
-        self._queues = queues
+        self.queues = queues
         self._clock = clock
         private = {each.rpartition(":")[0] for each in feed.hosts} if feed.allow_private else frozenset[str]()
         self._pool = httpcore.AsyncConnectionPool(
@@ -186,25 +186,19 @@ class FeedClient:
         """Close all of its connections."""
         await self._pool.aclose()
 
-    def is_slow(self, host: str, url: str) -> bool:
-        """Return whether the last request for a URL timed out. The host is given as HOST:PORT."""
-        return self._queues.is_slow(host, url)
-
-    async def get(
-        self, url: str, max_bytes: int, *, secret: bool = False, conditions: Iterable[tuple[str, str]] = ()
-    ) -> Fetched:
+    async def get(self, url: str, max_bytes: int, conditions: Iterable[tuple[str, str]] = ()) -> Fetched:
         """Fetch a document of at most `max_bytes`.
 
-        `conditions` are header fields that make the request conditional. The feed's secret headers are sent if `secret`
-        is true, and only to the feed's own host. Raise FetchFailed if there is no complete answer with status 200, or
-        304 to a conditional request.
+        `conditions` are header fields that make the request conditional. The feed's secret headers are sent only to the
+        feed's own host. Raise FetchFailed if there is no complete answer with status 200, or 304 to a conditional
+        request.
         """
         host = self._allowed_host(url)
         if host is None:
             raise LinkNotAllowed("host-not-allowed")
         for _ in range(MAX_REDIRECTS + 1):
-            secrets = self._feed.headers if secret and host == self._feed.own_host else ()
-            async with self._queues.turn(host, url):
+            secrets = self._feed.headers if host == host_of(self._feed.url) else ()
+            async with self.queues.turn(host, url):
                 answer = await self._request(url, max_bytes, [*conditions, *secrets])
             if answer.status not in _REDIRECTS:
                 return answer
@@ -233,10 +227,10 @@ class FeedClient:
                     try:
                         body = await self._body(response, encoding, max_bytes, limit)
                         answer = Fetched(200, url, head, body)
-                        self._queues.keep(limit, answer)
+                        self.queues.keep(limit, answer)
                         return answer
                     finally:
-                        self._queues.end(limit)
+                        self.queues.end(limit)
                 if (response.status in _REDIRECTS and "location" in head) or (response.status == 304 and fields):
                     return Fetched(response.status, url, head, b"")
                 wait_s = parse_retry_after(head.get("retry-after"), self._clock.now().wall_ms)
@@ -262,14 +256,14 @@ class FeedClient:
             rest = chunk
             while rest:
                 if len(body) > SMALL_BYTES:
-                    await self._queues.room(limit)
+                    await self.queues.room(limit)
                 try:
                     body += rest if unpack is None else unpack.decompress(rest, SMALL_BYTES)
                 except zlib.error:
                     raise FetchFailed("broken-answer") from None
                 rest = b"" if unpack is None else unpack.unconsumed_tail
                 if len(body) > SMALL_BYTES:
-                    self._queues.grow(limit, len(body))
+                    self.queues.grow(limit, len(body))
                 if len(body) > max_bytes:
                     raise FetchFailed("too-long")
         if unpack is not None:

@@ -72,10 +72,7 @@ class NodeClient:
             why = error.strerror if isinstance(error, OSError) else error
             return NodeAnswer("no-token", is_final=False, detail=f"the token file: {why}")
         kind = "application/cap+xml" + (f"; charset={charset}" if charset else "")
-        headers = [
-            ("Content-Type", kind),
-            ("Authorization", f"Bearer {token}"),
-        ]
+        headers = [("Content-Type", kind), ("Authorization", f"Bearer {token}")]
         url = self._url + ("?dry_run=true" if dry_run else "")
         try:
             async with (

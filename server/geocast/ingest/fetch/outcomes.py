@@ -3,7 +3,7 @@
 No label and no reason contains text of a feed: only names of feeds, fixed words, and the node's outcomes and slugs.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from prometheus_client import Counter, Histogram
@@ -36,14 +36,9 @@ class FeedHealth:
     waiting: int = 0
     unread: dict[bytes, tuple[float, str]] = field(default_factory=dict)
 
-    @property
-    def patience_s(self) -> float:
-        """How long the feed may fail before the process counts as unready."""
-        return 3.0 * self.interval_s + 60.0
-
     def is_overdue(self, now: float) -> bool:
-        """Return whether the feed has failed for too long."""
-        return bool(self.trouble) and now - self.succeeded_at > self.patience_s
+        """Return whether the feed has failed for too long: more than three intervals and a minute."""
+        return bool(self.trouble) and now - self.succeeded_at > 3.0 * self.interval_s + 60.0
 
     def late(self, now: float) -> str:
         """Return how many links have failed for too long, and why one of them did, or ""."""
@@ -58,25 +53,18 @@ class FetchOutcomes:
         """Create the metrics and register them with `metrics`."""
         self._clock = clock
         self._feeds: dict[str, FeedHealth] = {}
-        self._entries = Counter(
-            "geocast_fetch_entries", "Entries of feeds, by outcome", ["feed", "outcome"], registry=metrics.registry
-        )
-        self._reads = Counter(
-            "geocast_fetch_reads", "Readings of feeds, by result", ["feed", "result"], registry=metrics.registry
-        )
+        registry = metrics.registry
+        text = "Entries of feeds, by outcome"
+        self._entries = Counter("geocast_fetch_entries", text, ["feed", "outcome"], registry=registry)
+        text = "Readings of feeds, by result"
+        self._reads = Counter("geocast_fetch_reads", text, ["feed", "result"], registry=registry)
+        text = "From the issuer's sent to when the feed had the message"
         self._to_listed = Histogram(
-            "geocast_fetch_sent_to_listed_seconds",
-            "From the issuer's sent to when the feed had the message",
-            ["feed"],
-            buckets=_DELAY_S,
-            registry=metrics.registry,
+            "geocast_fetch_sent_to_listed_seconds", text, ["feed"], buckets=_DELAY_S, registry=registry
         )
+        text = "From the issuer's sent to when the node had accepted the message"
         self._to_accepted = Histogram(
-            "geocast_fetch_sent_to_accepted_seconds",
-            "From the issuer's sent to when the node had accepted the message",
-            ["feed"],
-            buckets=_DELAY_S,
-            registry=metrics.registry,
+            "geocast_fetch_sent_to_accepted_seconds", text, ["feed"], buckets=_DELAY_S, registry=registry
         )
         metrics.watch(self._gauges)
 
@@ -120,16 +108,12 @@ class FetchOutcomes:
         return reasons
 
     def _gauges(self) -> Iterator[Metric]:
-        now = self._clock.now().monotonic
-
-        def of_each(value: Callable[[FeedHealth], float]) -> Iterator[tuple[str, float]]:
-            return ((name, value(feed)) for name, feed in self._feeds.items())
-
+        now, feeds = self._clock.now().monotonic, self._feeds.items()
         text = "Seconds since a feed was last read successfully, also if it had not changed"
-        yield gauges("fetch_success_age_seconds", text, "feed", of_each(lambda feed: now - feed.succeeded_at))
+        yield gauges("fetch_success_age_seconds", text, "feed", ((name, now - f.succeeded_at) for name, f in feeds))
         text = "Seconds since a feed last had a new entry, or since the start"
-        yield gauges("fetch_change_age_seconds", text, "feed", of_each(lambda feed: now - feed.changed_at))
+        yield gauges("fetch_change_age_seconds", text, "feed", ((name, now - f.changed_at) for name, f in feeds))
         text = "1 if a feed has failed for longer than 3 intervals and a minute"
-        yield gauges("fetch_overdue", text, "feed", of_each(lambda feed: feed.is_overdue(now)))
+        yield gauges("fetch_overdue", text, "feed", ((name, f.is_overdue(now)) for name, f in feeds))
         text = "Entries whose message is not posted yet"
-        yield gauges("fetch_waiting", text, "feed", of_each(lambda feed: feed.waiting))
+        yield gauges("fetch_waiting", text, "feed", ((name, f.waiting) for name, f in feeds))

@@ -13,7 +13,7 @@ from ...egress.http_times import parse_http_date
 from ...model.errors import trace
 from ..cap import MAX_CAP_BYTES
 from . import timing
-from .documents import MessageHead, Unreadable, entries_of, head_of, in_thread
+from .documents import MessageHead, read_feed, read_head
 from .http_client import AT_ONCE, FeedClient, Fetched, FetchFailed, LinkNotAllowed
 from .node_client import UNANSWERED, NodeAnswer, NodeClient
 from .outcomes import FetchOutcomes
@@ -47,25 +47,19 @@ class _Rounds:
         self.asked.set()
 
 
+@dataclass(eq=False, repr=False)
 class FeedReader:
     """Reads one feed, and posts its messages in the order of `sent`."""
 
-    def __init__(
-        self,
-        feed: WatchedFeed,
-        client: FeedClient,
-        node: NodeClient,
-        state: FetchState,
-        outcomes: FetchOutcomes,
-        clock: Clock,
-    ) -> None:
-        self.feed = feed
-        self.health = outcomes.watch(feed)
-        self._client = client
-        self._node = node
-        self._state = state
-        self._outcomes = outcomes
-        self._clock = clock
+    feed: WatchedFeed
+    client: FeedClient
+    node: NodeClient
+    state: FetchState
+    outcomes: FetchOutcomes
+    clock: Clock
+
+    def __post_init__(self) -> None:
+        self.health = self.outcomes.watch(self.feed)
         self._reading, self._posting = _Rounds(), _Rounds()
         self._node_at = 0.0  # when the node is tried again
         self._links_at = 0.0  # when links are tried again, after messages that wait have taken too much memory
@@ -100,8 +94,8 @@ class FeedReader:
 
     async def close(self) -> None:
         """Close the connections to the feed and to the hosts of its messages."""
-        self._state.ahead.pop(self.feed.name, None)
-        await self._client.close()
+        self.state.ahead.pop(self.feed.name, None)
+        await self.client.close()
 
     def read_now(self) -> None:
         """Make `run` read the feed at once, and try everything again that waits."""
@@ -116,52 +110,50 @@ class FeedReader:
     async def read(self) -> bool:
         """Read the feed once, and take note of its entries. Return whether that succeeded."""
         name, interval_s = self.feed.name, self.feed.interval_s
-        known = self._state.validators(name)
+        known = self.state.validators(name)
         self._report_late()
         try:
-            conditions = known.conditions(self.feed.url)
-            answer = await self._client.get(self.feed.url, self.feed.max_bytes, secret=True, conditions=conditions)
+            answer = await self.client.get(self.feed.url, self.feed.max_bytes, known.conditions(self.feed.url))
             if answer.status == 200:
-                body, charset, url = answer.body, answer.charset, answer.url
-                listed = await in_thread(len(body), lambda work: entries_of(body, charset, url, work.step))
-        except (FetchFailed, Unreadable) as error:
-            self._failed(error.reason, error.retry_after_s if isinstance(error, FetchFailed) else None)
+                listed = await read_feed(answer)
+        except FetchFailed as error:
+            self._failed(error)
             return False
         if self.health.trouble:
             logger.warning("feed %s can be read again", name)
         self.health.succeeded_at, self.health.failures, self.health.trouble = self._now(), 0, ""
         self._reading.at = self._now() + timing.after_success(interval_s, answer.headers, timing.chance())
         if answer.status == 304:
-            self._outcomes.read(name, "not-modified")
+            self.outcomes.read(name, "not-modified")
         else:
             validators = Validators(
                 self.feed.url, answer.headers.get("etag", ""), answer.headers.get("last-modified", "")
             )
-            self._outcomes.read(name, "read")
-            new = self._state.take_listing(name, listed, validators, self._clock.now().wall_ms, self._listed_ms(answer))
-            for entry in self._state.surplus(name):
+            self.outcomes.read(name, "read")
+            new = self.state.take_listing(name, listed, validators, self.clock.now().wall_ms, self._listed_ms(answer))
+            for entry in self.state.surplus(name):
                 self._done(entry, GIVEN_UP)
             if new:
                 self.health.changed_at = self._now()
                 self._posting.now()
                 logger.info("feed %s: %d new of %d entries", name, new, len(listed))
-        await self._state.written()
+        await self.state.written()
         failpoints.hit("fetch-listed")
         return True
 
-    def _failed(self, reason: str, retry_after_s: float | None) -> None:
-        health, name = self.health, self.feed.name
+    def _failed(self, error: FetchFailed) -> None:
+        health, name, reason = self.health, self.feed.name, error.reason
         health.failures += 1
-        pause_s = timing.after_failure(self.feed.interval_s, health.failures, retry_after_s, timing.chance())
+        pause_s = self._pause_s(health.failures, error.retry_after_s)
         self._reading.at = self._now() + pause_s
-        self._outcomes.read(name, "failed")
+        self.outcomes.read(name, "failed")
         if reason != health.trouble:
             logger.warning("feed %s can't be read: %s; trying again in %.0f s", name, reason, pause_s)
         health.trouble = reason
 
     def _listed_ms(self, answer: Fetched) -> int:
         """Return when the feed got its new entries: when it was last modified, if that is plausible, or now."""
-        now_ms = self._clock.now().wall_ms
+        now_ms = self.clock.now().wall_ms
         modified_ms = parse_http_date(answer.headers.get("last-modified")) or now_ms
         return modified_ms if now_ms - 2_000 * self.feed.interval_s < modified_ms < now_ms else now_ms
 
@@ -187,7 +179,7 @@ class FeedReader:
             for task in fetching:
                 task.cancel()
             await asyncio.gather(*fetching, return_exceptions=True)
-        waiting = self._state.waiting(self.feed.name)
+        waiting = self.state.waiting(self.feed.name)
         self.health.waiting = len(waiting)
         gone = {*self._due_at, *self._heads, *self.health.unread} - {each.digest for each in waiting}
         for digest in gone:
@@ -203,7 +195,7 @@ class FeedReader:
         self._posting.asked.clear()
         lanes: defaultdict[_Lane, deque[TrackedEntry]] = defaultdict(deque)
         ready, under_way, now = list[TrackedEntry](), {each.digest for _, each in fetching.values()}, self._now()
-        for entry in self._state.waiting(self.feed.name):
+        for entry in self.state.waiting(self.feed.name):
             if entry.digest in self._heads:
                 ready.append(entry)
             elif entry.digest not in under_way and self._due(entry) <= now:
@@ -218,7 +210,7 @@ class FeedReader:
                 in_order = len(postable) >= WINDOW or all(is_slow for (_, is_slow), _ in fetching.values())
                 if postable and (in_order or loop.time() >= post_at):
                     await self._post_in_order(postable)
-                    await self._state.written()
+                    await self.state.written()
                     ready = [each for each in ready if not each.outcome]
                     post_at = loop.time() + ORDER_S
                     continue
@@ -243,7 +235,7 @@ class FeedReader:
         fetching: dict[asyncio.Task[None], tuple[_Lane, TrackedEntry]],
     ) -> None:
         """Begin to fetch messages, up to the limit of each host, and unless those that wait take too much memory."""
-        ahead, own = self._state.ahead, sum(len(each.message or b"") for each in ready)
+        ahead, own = self.state.ahead, sum(len(each.message or b"") for each in ready)
         ahead[self.feed.name] = own
         if own > max(MAX_AHEAD_BYTES // len(ahead), MAX_AHEAD_BYTES - ahead.total() + own):
             self._links_at = self._now() + ROUND_S
@@ -257,7 +249,7 @@ class FeedReader:
 
     def _lane(self, entry: TrackedEntry) -> _Lane:
         host = host_of(entry.link) if entry.message is None else None
-        return host, host is not None and self._client.is_slow(host, entry.link)
+        return host, host is not None and self.client.queues.is_slow(host, entry.link)
 
     def _due(self, entry: TrackedEntry) -> float:
         if entry.digest in self._heads:
@@ -274,26 +266,22 @@ class FeedReader:
 
         Only what the table of the feed says about its link is final; whatever the link answers, it is tried again.
         """
-        now_ms = self._clock.now().wall_ms
+        now_ms = self.clock.now().wall_ms
         message, charset = entry.message, entry.charset
         try:
             if message is None:
                 if self._now() < self._due(entry):  # the host has just failed
                     return
-                answer = await self._client.get(entry.link, MAX_CAP_BYTES, secret=True)
+                answer = await self.client.get(entry.link, MAX_CAP_BYTES)
                 message, charset = answer.body, answer.charset
                 failpoints.hit("fetch-linked")
-            body = message
-            head = await in_thread(len(body), lambda work: head_of(body, charset, now_ms, work.step))
-        except LinkNotAllowed as error:
-            self._done(entry, error.reason)
-        except (FetchFailed, Unreadable) as error:
-            if not entry.link:
+            head = await read_head(message, charset, now_ms)
+        except FetchFailed as error:
+            if isinstance(error, LinkNotAllowed) or not entry.link:
                 self._done(entry, error.reason)
                 return
-            asked_s = error.retry_after_s if isinstance(error, FetchFailed) else None
-            pause_s = self._not_now(entry, error.reason, asked_s)
-            if asked_s is not None:
+            pause_s = self._not_now(entry, error.reason, error.retry_after_s)
+            if error.retry_after_s is not None:
                 self._host_at[host_of(entry.link)] = self._now() + pause_s
             elif error.reason in AWAY:
                 self._host_at[host_of(entry.link)] = self._now() + AWAY_S
@@ -311,13 +299,13 @@ class FeedReader:
 
         Return the seconds until the next attempt.
         """
-        if entry.left_ms is not None and self._clock.now().wall_ms - entry.left_ms > LINGER_MS:
+        if entry.left_ms is not None and self.clock.now().wall_ms - entry.left_ms > LINGER_MS:
             self._done(entry, UNREACHABLE)
             return 0.0
         since, _ = self.health.unread.get(entry.digest, (self._now(), ""))
         self.health.unread[entry.digest] = since, reason
         self._tries[entry.digest] += 1
-        pause_s = timing.after_failure(self.feed.interval_s, self._tries[entry.digest], retry_after_s, timing.chance())
+        pause_s = self._pause_s(self._tries[entry.digest], retry_after_s)
         self._due_at[entry.digest] = self._now() + pause_s
         return pause_s
 
@@ -328,7 +316,7 @@ class FeedReader:
                 self._keep(entry)
                 continue
             assert entry.message is not None, "`_fetch` has fetched it"
-            answer = await self._node.post(entry.message, entry.charset, self.feed.token_file)
+            answer = await self.node.post(entry.message, entry.charset, self.feed.token_file)
             failpoints.hit("fetch-posted")
             if not answer.is_final:
                 self._stuck(entry, answer)
@@ -337,15 +325,15 @@ class FeedReader:
             if self._node_at <= self._now():
                 self._node_failures, self.health.stuck = 0, ""
             if answer.is_accepted and entry.listed_ms:
-                self._outcomes.accepted(self.feed.name, self._heads[entry.digest].sent_ms, entry.listed_ms)
+                self.outcomes.accepted(self.feed.name, self._heads[entry.digest].sent_ms, entry.listed_ms)
             self._done(entry, answer.outcome)
 
     def _keep(self, entry: TrackedEntry) -> None:
         """Store a message for later, since its feed or its link may then be gone, unless it has expired."""
-        if self._heads[entry.digest].until_ms <= self._clock.now().wall_ms:
+        if self._heads[entry.digest].until_ms <= self.clock.now().wall_ms:
             self._done(entry, EXPIRED)
         else:
-            self._state.change(entry)
+            self.state.change(entry)
 
     def _stuck(self, entry: TrackedEntry, answer: NodeAnswer) -> None:
         self._node_failures += 1
@@ -354,10 +342,8 @@ class FeedReader:
         self._node_at = self._now() + timing.node_pause(self._node_failures, answer.retry_after_s)
         if answer.outcome == UNANSWERED or answer.outcome == "internal":  # perhaps because of this message
             self._tries[entry.digest] += 1
-            if self._tries[entry.digest] > SAME_TIME:
-                self._due_at[entry.digest] = self._now() + timing.after_failure(
-                    self.feed.interval_s, self._tries[entry.digest] - SAME_TIME, None, timing.chance()
-                )
+            if (failures := self._tries[entry.digest] - SAME_TIME) > 0:
+                self._due_at[entry.digest] = self._now() + self._pause_s(failures, None)
         if not self.health.stuck:
             self.health.stuck_since = self._now()
         if answer.outcome != self.health.stuck:
@@ -366,10 +352,13 @@ class FeedReader:
 
     def _done(self, entry: TrackedEntry, outcome: str) -> None:
         """Store the outcome of an entry."""
-        entry.outcome, entry.done_ms = outcome, self._clock.now().wall_ms
-        self._state.change(entry)
-        self._outcomes.done(self.feed.name, outcome)
+        entry.outcome, entry.done_ms = outcome, self.clock.now().wall_ms
+        self.state.change(entry)
+        self.outcomes.done(self.feed.name, outcome)
         logger.info("feed %s: the outcome of an entry is %s", self.feed.name, outcome)
 
+    def _pause_s(self, failures: int, retry_after_s: float | None) -> float:
+        return timing.after_failure(self.feed.interval_s, failures, retry_after_s, timing.chance())
+
     def _now(self) -> float:
-        return self._clock.now().monotonic
+        return self.clock.now().monotonic

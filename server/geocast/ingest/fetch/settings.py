@@ -8,7 +8,6 @@
 Error messages name tables and keys, and never repeat a value, because a URL may contain a key.
 """
 
-import functools
 import re
 import ssl
 from collections.abc import Mapping
@@ -17,13 +16,12 @@ from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, ValidationError, ValidationInfo
-from pydantic_core import PydanticCustomError
+from pydantic import AfterValidator, Field, PlainValidator, ValidationInfo
 
-from ...egress.tls import tls_trusting
+from ...egress.tls import system_tls, tls_trusting
 from ...model.errors import ConfigError
-from ...model.server_address import Address, KeyUrl
-from ...model.toml_file import listed, matching, mistakes, parse_toml
+from ...model.server_address import KeyUrl
+from ...model.toml_file import TomlTable, matching, read_file
 
 LEAST_INTERVAL_S, INTERVAL_S, MOST_INTERVAL_S = 15, 60, 86_400
 MAX_URL = 2_000
@@ -60,19 +58,14 @@ class WatchedFeed:
     allow_http: bool = False
     allow_private: bool = False
 
-    @property
-    def own_host(self) -> str:
-        """The feed's own host as HOST:PORT, the only one that is sent the feed's secret headers."""
-        return host_of(self.url) or ""
-
     def tls(self) -> ssl.SSLContext:
         """Return a TLS context that trusts the system's certificates, and those in `ca_file`.
 
         Raise ConfigError if `ca_file` can't be used.
         """
         try:
-            return _tls_of_the_system() if self.ca_file is None else _trusting(self.ca_file)
-        except PydanticCustomError as error:
+            return system_tls() if self.ca_file is None else _trusting(self.ca_file)
+        except ValueError as error:
             raise ConfigError(f"feeds.{self.name}.ca_file: {error}") from None
 
 
@@ -84,17 +77,11 @@ class FetchSettings:
     api: KeyUrl
     token_file: Path | None
     state: Path
-    metrics: Address | None = None
 
     @property
     def cap_url(self) -> str:
         """The URL that messages are posted to."""
         return f"{str(self.api).rstrip('/')}/v1/cap"
-
-
-@functools.cache
-def _tls_of_the_system() -> ssl.SSLContext:
-    return ssl.create_default_context()  # takes about 1 MB, so all feeds share it
 
 
 def host_of(url: str) -> str | None:
@@ -115,22 +102,18 @@ def host_of(url: str) -> str | None:
 # ---- the file of feeds ---------------------------------------------------------------------------------------------
 
 
-def _wrong(why: str) -> PydanticCustomError:
-    return PydanticCustomError("wrong", "{why}", {"why": why})
-
-
 def _url(url: str, read: ValidationInfo) -> str:
     if len(url) > MAX_URL or not url.isprintable() or " " in url or "#" in url or host_of(url) is None:
-        raise _wrong("expected https://HOST/PATH, without a user and a fragment")
+        raise ValueError("expected https://HOST/PATH, without a user and a fragment")
     if url.startswith("http:") and not read.data.get("allow_http"):
-        raise _wrong("http:// can be altered on the way: give https://, or allow_http = true")
+        raise ValueError("http:// can be altered on the way: give https://, or allow_http = true")
     return url
 
 
 def _path(name: object, read: ValidationInfo) -> Path:
     """Return the path of a file that the file of feeds names. `read.context` is the folder of the file of feeds."""
     if not isinstance(name, str):
-        raise _wrong("must be a text")
+        raise ValueError("must be a text")
     return Path(read.context or "", name)
 
 
@@ -138,9 +121,9 @@ def _trusting(path: Path) -> ssl.SSLContext:
     try:
         return tls_trusting(path.read_text("ascii"))
     except ValueError:  # or the file is not ASCII
-        raise _wrong("no certificates in PEM") from None
+        raise ValueError("no certificates in PEM") from None
     except OSError as error:
-        raise _wrong(str(error.strerror)) from None
+        raise ValueError(str(error.strerror)) from None
 
 
 def _with_certificates(path: Path) -> Path:
@@ -153,14 +136,14 @@ def _headers(name: object, read: ValidationInfo) -> tuple[tuple[str, str], ...]:
     try:
         lines = _path(name, read).read_text("ascii").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise _wrong(getattr(error, "strerror", None) or "not ASCII") from None
+        raise ValueError(getattr(error, "strerror", None) or "not ASCII") from None
     found = []
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         field = _HEADER.fullmatch(line)
         if field is None or field[1].lower() in _OWN_FIELDS:
-            raise _wrong(f"line {number}: expected Name: value, of a field of your own")
+            raise ValueError(f"line {number}: expected Name: value, of a field of your own")
         found.append((field[1], field[2]))
     return tuple(found)
 
@@ -168,26 +151,22 @@ def _headers(name: object, read: ValidationInfo) -> tuple[tuple[str, str], ...]:
 _File = Annotated[Path, PlainValidator(_path)]
 
 
-class _FeedKeys(BaseModel):
+class _FeedKeys(TomlTable):
     """The keys allowed in the table of one feed. `allow_http` is the first, because `url` depends on it."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
     allow_http: bool = False
     url: Annotated[str, AfterValidator(_url)]
     interval_s: Annotated[int, Field(ge=LEAST_INTERVAL_S, le=MOST_INTERVAL_S)] = INTERVAL_S
     token_file: _File | None = None
-    link_hosts: Annotated[list[_Host], Field(max_length=100)] = []
+    link_hosts: Annotated[list[_Host], Field(max_length=100, default_factory=list)]
     max_bytes: Annotated[int, Field(ge=LEAST_BYTES, le=MOST_BYTES)] = MAX_BYTES
     ca_file: Annotated[_File, AfterValidator(_with_certificates)] | None = None
     headers_file: Annotated[tuple[tuple[str, str], ...], PlainValidator(_headers)] = ()
     allow_private: bool = False
 
 
-class _FeedsFile(BaseModel):
+class _FeedsFile(TomlTable):
     """The whole content of the file of feeds."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
     feeds: Annotated[dict[_Name, _FeedKeys], Field(min_length=1, max_length=1000)]
 
@@ -197,14 +176,7 @@ def load_feeds(path: Path) -> Mapping[str, WatchedFeed]:
 
     Raise ConfigError if a file can't be read or is invalid, with one line for each mistake.
     """
-    file = f"--feeds {path}"
-    try:
-        document = parse_toml(path.read_bytes(), file)
-        read = _FeedsFile.model_validate(document, context=path.parent)
-    except OSError as error:
-        raise ConfigError(f"{file}: {error.strerror}") from None
-    except ValidationError as error:
-        raise ConfigError(*listed(file, mistakes(error, _FeedsFile, document))) from None
+    read = _FeedsFile.of_file(read_file("--feeds", path), f"--feeds {path}", path.parent)
     return {name: _feed(name, keys) for name, keys in read.feeds.items()}
 
 

@@ -4,6 +4,8 @@ import random
 import re
 from collections.abc import Mapping
 
+from ...model.times import backoff_s
+
 MOST_ASKED_S = 600.0  # a server's wish to be asked later is obeyed up to this time
 MOST_BACKOFF_S = 900.0
 NODE_FIRST_S, NODE_MOST_S = 1.0, 30.0  # the first and the longest pause after the node has not accepted a message
@@ -29,13 +31,13 @@ def after_failure(interval_s: float, failures: int, retry_after_s: float | None,
 
     `retry_after_s` are the seconds that the server asked for, or None.
     """
-    backoff_s = min(interval_s * 2.0 ** min(failures - 1, 10), max(MOST_BACKOFF_S, interval_s))
-    return max(backoff_s * (1 - JITTER * chance), min(retry_after_s or 0.0, MOST_ASKED_S))
+    pause_s = backoff_s(interval_s, failures, max(MOST_BACKOFF_S, interval_s)) * (1 - JITTER * chance)
+    return max(pause_s, min(retry_after_s or 0.0, MOST_ASKED_S))
 
 
 def node_pause(failures: int, retry_after_s: float | None) -> float:
     """Return the seconds until the node is tried again, after `failures` failures in a row."""
-    return max(min(NODE_FIRST_S * 2.0 ** min(failures - 1, 10), NODE_MOST_S), min(retry_after_s or 0.0, MOST_ASKED_S))
+    return max(backoff_s(NODE_FIRST_S, failures, NODE_MOST_S), min(retry_after_s or 0.0, MOST_ASKED_S))
 
 
 def chance() -> float:
