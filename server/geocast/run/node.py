@@ -47,11 +47,9 @@ class Sessions(Protocol):
 
     def degraded(self) -> int:
         """Return how many calls for help have entries that no key decrypts (rule HD8)."""
-        ...
 
     def reads(self) -> Mapping[str, float]:
         """Return the servers from which the log is read, with the lag of each in seconds (rule RG4)."""
-        ...
 
 
 class ApiPart(tasks.Part):
