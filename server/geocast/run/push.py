@@ -23,7 +23,6 @@ import ssl
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from prometheus_client import Counter, Histogram
 from prometheus_client.core import Metric
 
 from .. import tasks
@@ -220,19 +219,13 @@ class PushPart(tasks.Part):
             await self._devices.purge(self._shards.terms.keys(), now_ms, self._waking.sending.lines.is_over)
 
     def _made(self, client: HttpPushClient) -> DeviceManager:
-        registry = self._process.metrics.registry
-        took = Histogram(
-            "geocast_push_seconds",
-            "From the acceptance of an entry to when a push service has taken it",
-            buckets=_TOOK_S,
-            registry=registry,
-        )
+        metrics = self._process.metrics
+        text = "From the acceptance of an entry to when a push service has taken it"
+        took = metrics.add_histogram("push_seconds", text, _TOOK_S)
         # Refused phones have a metric of their own, so that they don't trigger the alerting rules that are based on the
         # node's metric of refused publishers.
-        self._process.metrics.refused = Counter(
-            "geocast_push_refused", "Requests that got a problem for an answer", ["type"], registry=registry
-        )
-        answers = Counter("geocast_push_answers", "Answers of push services", ["service", "status"], registry=registry)
+        metrics.refused = metrics.add_counter("push_refused", "Requests that got a problem for an answer", "type")
+        answers = metrics.add_counter("push_answers", "Answers of push services", "service", "status")
         waking = DeviceManager(
             self._means.settings.max_devices,
             self._devices,
@@ -248,7 +241,7 @@ class PushPart(tasks.Part):
         waking.sending.took = took.observe
         answers_of = functools.cache(answers.labels)
         waking.sending.requests.answered = lambda service, status: answers_of(service, status).inc()
-        self._process.metrics.watch(lambda: _metrics_of(waking, self._shards))
+        metrics.watch(lambda: _metrics_of(waking, self._shards))
         return waking
 
 
