@@ -5,7 +5,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +83,8 @@ def command(
             raise click.UsageError("--push and --vapid go with --kid alone", click.get_current_context())
         _make_push_keys(of_store, vapid, kid)
         return
-    from ..auth.tokens import ISSUER_FORM, is_issuer, make_key
+    from ..approvals.reviewers import load_reviewers, parse_reviewers
+    from ..auth.tokens import ISSUER_FORM, is_issuer, load_keys, make_key
 
     for is_given, others, problem in (
         (break_glass, reviewer is None, "--break-glass is for --reviewer NAME"),
@@ -116,10 +117,10 @@ def command(
         of_reviewer = {"sub": reviewer, "alg": "Ed25519"}
         private |= of_reviewer
         shown |= of_reviewer | ({"break_glass": True} if break_glass else {})
-        _check_reviewer(shown)
+        parse_reviewers(json.dumps({"keys": [shown]}).encode(), "to be")  # raises ConfigError if the name is not valid
     private_path = private_path or Path(f"{reviewer or 'private'}.jwk")
     public_path = public_path or Path("keys.jwks" if reviewer is None else "reviewers.jwks")
-    keys = _public_keys(public_path, of_reviewers=reviewer is not None)
+    keys = _keys_in(public_path, load_keys if reviewer is None else load_reviewers)
     if any(key.get("kid") == public["kid"] for key in keys):
         raise ConfigError(f"{public_path} has a key with this kid already")
     _write_pair(private_path, private, public_path, {"keys": [*keys, shown]})
@@ -134,10 +135,7 @@ def _add_call_key(path: Path, kid: str | None, *, rotate: bool) -> None:
     """
     from ..calls.encryption import load_call_keys, make_call_key, parse_call_keys
 
-    keys: list[dict[str, str]] = []
-    if path.exists():
-        load_call_keys(path)  # raises ConfigError if anything is wrong with the file
-        keys = json.loads(path.read_text("utf-8"))["keys"]
+    keys = _keys_in(path, load_call_keys)
     if rotate:
         keys = [*keys[-1:], *keys[:-1]][:KEPT_CALL_KEYS]
     text = json.dumps({"keys": [*keys, make_call_key(kid)]}, indent=2) + "\n"
@@ -156,10 +154,7 @@ def _make_push_keys(of_store: Path | None, vapid: Path | None, kid: str | None) 
     ):
         if path is not None:
             with _naming_file(path):
-                before = path.read_bytes() if path.exists() else None
-            if before is not None:
-                parse(before, path)  # raises ConfigError if anything is wrong with the file
-            keys = [] if before is None else json.loads(before)["keys"]
+                keys = _keys_in(path, lambda at, parse=parse: parse(at.read_bytes(), at))  # type: ignore[misc]
             text = json.dumps({"keys": [make(kid or secrets.token_hex(8)), *keys]}, indent=2) + "\n"
             parse(text.encode(), f"{path}, as it would be")
             _write_secret(path.resolve(), text)
@@ -181,20 +176,12 @@ def _add_webhook_secret(path: Path, *, ed25519: bool) -> None:
     click.echo(f"secret: {path}" + (f"\npublic key: {public}" if public else ""))
 
 
-def _check_reviewer(public: Mapping[str, Any]) -> None:
-    from ..approvals.reviewers import parse_reviewers
-
-    parse_reviewers(json.dumps({"keys": [public]}).encode(), "to be")  # raises ConfigError if the name is not valid
-
-
-def _public_keys(path: Path, *, of_reviewers: bool) -> list[dict[str, Any]]:
+def _keys_in(path: Path, load: Callable[[Path], object]) -> list[dict[str, Any]]:
+    """Return the keys of a JWKS file, or none if there is no file. `load` raises ConfigError if it can't be used."""
     if not path.exists():
         return []
-    from ..approvals.reviewers import load_reviewers
-    from ..auth.tokens import load_keys
-
-    (load_reviewers if of_reviewers else load_keys)(path)  # raises ConfigError if anything is wrong with the file
-    keys: list[dict[str, Any]] = json.loads(path.read_text("utf-8"))["keys"]
+    load(path)
+    keys: list[dict[str, Any]] = json.loads(path.read_bytes())["keys"]
     return keys
 
 

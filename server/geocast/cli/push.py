@@ -22,7 +22,6 @@ from .options import (
     journal_options,
     option,
 )
-from .serve import command as serve
 from .serve import run
 from .starting import starting
 
@@ -89,20 +88,15 @@ def command(
 
     SIGHUP makes the process read keys, revoked tokens, policy and reviewers again.
     """
-    with starting(log_level, log_format, serve):
-        _run(push_services, push_private, more)
+    with starting(log_level, log_format):
+        from ..push.addresses import DEFAULT_SERVICES
+        from ..push.settings import PushSettings
+        from ..run import push, push_workers
 
-
-def _run(services: str | None, private: tuple[str, ...], more: dict[str, Any]) -> None:
-    from ..push.addresses import DEFAULT_SERVICES
-    from ..push.settings import PushSettings
-    from ..run import push, push_workers
-
-    settings = PushSettings(services=services or DEFAULT_SERVICES, private=private, **more)
-    means = push.read_means(settings)
-
-    with push.listening(settings) as (listeners, metrics):
-        if settings.workers == 1:
-            run(push.run_alone(means, listeners[0], metrics))
-        else:
-            push_workers.supervise(means, listeners, metrics, run)
+        settings = PushSettings(services=push_services or DEFAULT_SERVICES, private=push_private, **more)
+        means = push.read_means(settings)
+        with push.listening(settings) as (listeners, metrics):
+            if settings.workers == 1:
+                run(push.run_alone(means, listeners[0], metrics))
+            else:
+                push_workers.supervise(means, listeners, metrics, run)

@@ -8,8 +8,7 @@ from typing import Any
 import click
 
 from ..model.server_address import Address
-from .options import DRAIN_OPTION, LOG_OPTION, METRICS_OPTION, POLICY_OPTION, REVIEWERS_OPTION, journal_options, option
-from .serve import command as serve
+from .options import follower_options, option
 from .serve import run
 from .starting import bound, starting
 
@@ -20,12 +19,7 @@ UNREACHABLE = 1  # the exit status of --check if a target can't be connected to
 @click.command("relay", short_help="Post signed webhooks for alerts.")
 @option("--targets", type=_FILE, required=True, help="Where events are posted, and what each target asks for (TOML).")
 @option("--state", "RELAY_STATE", type=_FILE, default="relay.db", help="What targets were told (SQLite).")
-@LOG_OPTION
-@POLICY_OPTION
-@REVIEWERS_OPTION
-@METRICS_OPTION
-@DRAIN_OPTION
-@journal_options
+@follower_options
 @click.option("--check", is_flag=True, help="Read all files, connect to each target, post nothing, and exit.")
 def command(log_level: str, log_format: str, metrics: Address | None, check: bool, **more: Any) -> int:
     """Follow the alert log, and post each alert, revision, cancel and end to the targets, until SIGTERM.
@@ -33,7 +27,7 @@ def command(log_level: str, log_format: str, metrics: Address | None, check: boo
     SIGHUP makes the process read targets, policy and reviewers again. With --check, the exit status is 1 if a target
     can't be connected to.
     """
-    with starting(log_level, log_format, serve):
+    with starting(log_level, log_format):
         import asyncio
 
         from ..relay.checking import check_targets
