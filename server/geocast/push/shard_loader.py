@@ -87,7 +87,9 @@ class ShardLoader:
         elif kept.key > 0:  # encrypted with an older key
             renamed = self._reader.records.sealed(kept.record, stored.until_ms)
             renamed_lines = self._sending.lines.renamed(lines, kept.key, renamed.device)
-            await self._reader.records.recorder.rename(stored, renamed, renamed_lines)
+            recorder = self._reader.records.recorder
+            await recorder.watched(self._store.put(renamed, None, lines=renamed_lines))
+            await recorder.forget([stored.known])
             again.add(renamed.device)
         else:
             self._reader.enter(kept, {})

@@ -13,11 +13,10 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgpack
-from prometheus_client.core import Metric
 
 from .. import tasks
 from ..auth.jwks_refresh import NewerKeys
@@ -26,7 +25,7 @@ from ..metrics import Export, export
 from ..model.errors import trace
 from ..model.server_address import KeyUrl
 from .channel import Channel
-from .key_source import of_source, source_of
+from .key_source import source_of
 from .process import Process
 from .reload_mailbox import ReloadMailbox
 from .runtime_config import RuntimeConfig
@@ -123,6 +122,11 @@ class FrontLink(_Link):
         for name in self._names:
             self.send(name, data)
 
+    async def start(self) -> None:
+        """Start to fetch the keys, if they are at a URL."""
+        if self.source is not None:
+            await self._process.add(self.source)
+
     async def exports(self) -> list[Export]:
         """Return the metrics of the other processes, and the counters of those that have died.
 
@@ -138,12 +142,8 @@ class FrontLink(_Link):
         return self.reports.exports()
 
     def named_tasks(self) -> dict[str, tasks.Work]:
-        """Return the tasks that check the mailbox, and fetch the keys if they are at a URL."""
-        return {"mailbox": tasks.every(REPORT_S, self._look), **of_source(self.source)}
-
-    def metrics(self) -> Iterable[Metric]:
-        """Return the metrics of the source of keys."""
-        return () if self.source is None else self.source.metrics()
+        """Return the task that checks the mailbox."""
+        return {"mailbox": tasks.every(REPORT_S, self._look)}
 
     def unready(self) -> list[str]:
         """Return the reasons why the other processes are not ready."""

@@ -29,7 +29,7 @@ from ..stream.log_reader import PURGE_S, LogHealth
 from ..stream.own_tests import OwnTests
 from ..stream.server import StoreCounts, StreamServer
 from .backends import opened_log
-from .key_source import OwnConfig
+from .key_source import read_own_files
 from .process import Process
 from .runtime_config import RuntimeConfig
 from .threads import Threads
@@ -220,8 +220,7 @@ async def run(settings: Settings, in_force: RuntimeConfig, listeners: Listeners)
     Raise ConfigError if the settings can't be used.
     """
     async with Process(settings.drain_s) as process:
-        config = await process.add(OwnConfig(settings, in_force))
-        await process.reload_by(config.reload)
+        newer_keys = await read_own_files(process, settings, in_force)
         alert_log = await process.enter(opened_log(settings, in_force.trust))
 
         def appended(entry: Entry | CallEntry) -> None:
@@ -229,9 +228,9 @@ async def run(settings: Settings, in_force: RuntimeConfig, listeners: Listeners)
             stream.expect(entry)
 
         stream = stream_of(
-            process, settings, in_force, alert_log, appended, config.newer_keys, lambda: api.context.requests > 0
+            process, settings, in_force, alert_log, appended, newer_keys, lambda: api.context.requests > 0
         )
-        api = ApiPart(process, settings, in_force, alert_log, appended, stream, config.newer_keys)
+        api = ApiPart(process, settings, in_force, alert_log, appended, stream, newer_keys)
         await process.add(stream)
         await process.add(api)
         await serve_api(process, api, listeners, settings, in_force, stream.keeper)

@@ -33,6 +33,7 @@ from ..auth.tokens import TokenProof, TokenVerifier
 from ..config import bind, bind_shared
 from ..metrics import counter, counters, gauge, gauges
 from ..model.errors import StoreUnavailable
+from ..model.toml_file import read_file
 from ..push.addresses import Services, parse_services
 from ..push.device_manager import DeviceManager
 from ..push.devicestore import DeviceStore
@@ -40,14 +41,14 @@ from ..push.encryption import Keyring, Record, parse_push_keys
 from ..push.http_client import HttpPushClient
 from ..push.registering import Registering, RegistrationTerms
 from ..push.routes import DevicesContext, make_app, requests_of
-from ..push.settings import PushSettings, read, trusted
+from ..push.settings import PushSettings, trusted
 from ..push.shards import Shards
 from ..push.webpush import Vapid, parse_vapid
 from ..stream.log_reader import LogHealth, LogReader
 from ..stream.own_tests import OwnTests
 from ..stream.server import FLUSH_S, GcFreezer
 from .backends import open_devices, opened_log
-from .key_source import OwnConfig
+from .key_source import read_own_files
 from .process import Process
 from .runtime_config import RuntimeConfig
 
@@ -80,8 +81,8 @@ class PushContext:
 def read_means(settings: PushSettings) -> PushContext:
     """Read the keys and the configuration for the settings. Raise ConfigError if a file can't be used."""
     settings.check()
-    keyring = parse_push_keys(read("--push-keys", settings.push_keys), settings.push_keys)
-    vapid = Vapid(parse_vapid(read("--vapid", settings.vapid), settings.vapid), settings.contact)
+    keyring = parse_push_keys(read_file("--push-keys", settings.push_keys), settings.push_keys)
+    vapid = Vapid(parse_vapid(read_file("--vapid", settings.vapid), settings.vapid), settings.contact)
     services, tls = parse_services(settings.services), trusted(settings.push_ca)
     return PushContext(settings, services, keyring, vapid, tls, RuntimeConfig(settings, opens_calls=False))
 
@@ -89,10 +90,9 @@ def read_means(settings: PushSettings) -> PushContext:
 async def run_alone(means: PushContext, listener: socket.socket, metrics_listener: socket.socket | None) -> None:
     """Run `geocast push` in one process until SIGTERM or SIGINT. Raise ConfigError if the settings can't be used."""
     async with Process(means.settings.drain_s) as process:
-        config = await process.add(OwnConfig(means.settings, means.in_force))
-        await process.reload_by(config.reload)
+        newer_keys = await read_own_files(process, means.settings, means.in_force)
         process.metrics.watch(lambda: comparable(means.in_force))
-        part = await push_part(process, means, *open_devices(means.settings), config.newer_keys)
+        part = await push_part(process, means, *open_devices(means.settings), newer_keys)
         await process.enter(part.serving(listener))
         process.metrics.watch(lambda: [gauge("push_ready", "1 if /readyz says 200", not process.unready())])
         await process.serve_metrics(metrics_listener)

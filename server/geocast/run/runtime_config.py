@@ -38,8 +38,9 @@ from ..calls.aeds import NO_AEDS, read_aeds
 from ..calls.encryption import NO_CALL_KEYS, NONCE_BYTES, CallKeys, parse_call_keys, refuse_unsealed
 from ..config import FollowerSettings
 from ..metrics import counters, gauge, gauges
-from ..model.errors import ConfigError, text_of
+from ..model.errors import text_of
 from ..model.server_address import KeyUrl
+from ..model.toml_file import read_file
 from ..policy import Policy
 from ..policy.publishers.bounds import Publishers
 from ..policy.publishers.file import parse_publishers, read_publishers
@@ -278,10 +279,7 @@ def _packed(texts: RawConfig, results: Mapping[str, int], read_at: float) -> byt
 
 
 def _read(name: str, path: Path | None) -> bytes | None:
-    try:
-        return None if path is None else path.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"{name} {path}: {error.strerror}") from None
+    return None if path is None else read_file(name, path)
 
 
 def _difference(what: str, before: Set[Any], after: Set[Any]) -> str:
