@@ -11,9 +11,7 @@ import logging
 from collections.abc import Callable, Collection, Hashable
 from dataclasses import dataclass, field
 
-from starlette.applications import Starlette
 from starlette.datastructures import Headers
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -21,7 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..api.drain import Drain
 from ..api.middleware import bearer, body_of, granted, invalid_token, unauthorized
-from ..api.responses import RETRY_AFTER_S, allowed, as_problem, problem_document
+from ..api.responses import RETRY_AFTER_S, application, as_problem, problem_document
 from ..auth.jwks_refresh import NewerKeys
 from ..auth.scopes import RECEIVE
 from ..auth.tokens import TokenVerifier
@@ -78,6 +76,11 @@ class DevicesContext:
             raise Problem.later(problems.STORE_UNAVAILABLE, RETRY_AFTER_S)
         return self.registering
 
+    def refused(self, problem: Problem) -> Response:
+        """Return a response with this problem, and count the problem by its type."""
+        self.metrics.refused.labels(problem.slug).inc()
+        return problem_document(problem)
+
 
 def make_app(calls: DevicesContext) -> ASGIApp:
     """Return the ASGI application of the listener."""
@@ -113,30 +116,15 @@ def make_app(calls: DevicesContext) -> ASGIApp:
             raise unauthorized()
         return JSONResponse(answer)
 
-    async def problem(request: Request, error: Exception) -> Response:
-        found = as_problem(error)
-        if found.type is problems.METHOD_NOT_ALLOWED:
-            found.headers["Allow"] = allowed(app.routes, request.url.path)
-        return _refused(calls, found)
-
-    app = Starlette(
-        routes=[
-            Route(OFFER, offer),
-            Route(DEVICES, forget, methods=["DELETE"]),
-            Route(DEVICES + "/{device_id}", register, methods=["PUT"]),
-            Route(DEVICES + "/{device_id}", forget, methods=["DELETE"]),
-            Route(DEVICES + "/{device_id}", show),
-            Route(DEVICES + "/{device_id}/subscription", readdress, methods=["PUT"]),
-        ],
-        exception_handlers=dict.fromkeys((Problem, StoreUnavailable, HTTPException, Exception), problem),
-    )
-    app.router.redirect_slashes = False
-    return _Gate(app, calls)
-
-
-def _refused(calls: DevicesContext, problem: Problem) -> Response:
-    calls.metrics.refused.labels(problem.slug).inc()
-    return problem_document(problem)
+    routes = [
+        Route(OFFER, offer),
+        Route(DEVICES, forget, methods=["DELETE"]),
+        Route(DEVICES + "/{device_id}", register, methods=["PUT"]),
+        Route(DEVICES + "/{device_id}", forget, methods=["DELETE"]),
+        Route(DEVICES + "/{device_id}", show),
+        Route(DEVICES + "/{device_id}/subscription", readdress, methods=["PUT"]),
+    ]
+    return _Gate(application(routes, calls.refused), calls)
 
 
 @dataclass(slots=True)
@@ -169,16 +157,16 @@ class _Gate:
             with self.calls.requests.place(subject):
                 await answer(scope, receive, noted)
         except (Problem, StoreUnavailable) as error:
-            await _refused(self.calls, as_problem(error))(scope, receive, noted)
+            await self.calls.refused(as_problem(error))(scope, receive, noted)
         except asyncio.CancelledError:
             if not self.calls.drain.begun:
                 raise
             if not started:  # the drain (shutdown) ended the request before it was answered
-                await _refused(self.calls, Problem.later(problems.DRAINING, RETRY_AFTER_S))(scope, receive, noted)
+                await self.calls.refused(Problem.later(problems.DRAINING, RETRY_AFTER_S))(scope, receive, noted)
         except Exception as error:
             logger.error("a request to the device API failed: %s", trace(error))
             if not started:
-                await _refused(self.calls, Problem(problems.INTERNAL))(scope, receive, noted)
+                await self.calls.refused(Problem(problems.INTERNAL))(scope, receive, noted)
 
     async def _admitted(self, scope: Scope, headers: Headers, origin: str | None) -> tuple[ASGIApp, Hashable]:
         """Return the application that answers the request, and the subject (token owner) who has made the request.

@@ -24,10 +24,9 @@ from ..config import FollowerSettings
 from ..metrics import Export, export
 from ..model.errors import trace
 from ..model.server_address import KeyUrl
-from .channel import Channel
+from .channel import Channel, ReloadMailbox
 from .key_source import source_of
 from .process import Process
-from .reload_mailbox import ReloadMailbox
 from .runtime_config import RuntimeConfig
 from .supervising import (
     ASK,

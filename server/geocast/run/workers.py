@@ -24,7 +24,7 @@ Rule 7  Only the supervisor tells the others to end: it signals each of them onc
         Example: otherwise the stream processes would get two signals, one from the terminal and one from the
         supervisor, and they would drop their connections at once.
 Rule 8  The supervisor alone reads keys, revoked tokens, policy and publishers, at the start and at each SIGHUP. The
-        other processes get the bytes that it has read (`reload_mailbox.py`). A process that can't switch to them while
+        other processes get the bytes that it has read (`channel.py`). A process that can't switch to them while
         running exits, and its replacement is forked with them already loaded. If keys are at a URL, the api process
         fetches them, because it has an event loop. It writes them to a file and sends the supervisor SIGUSR1. A process
         that receives a token with an unknown key asks the api process to fetch.
