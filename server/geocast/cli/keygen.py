@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from ..model.errors import ConfigError
-from .options import QUALS
+from .options import FILE, QUALS
 
 KEPT_CALL_KEYS = 3  # how many keys --rotate keeps besides the new one: today's, and those of the two days before (RZ5)
 
@@ -28,22 +28,22 @@ KEPT_CALL_KEYS = 3  # how many keys --rotate keeps besides the new one: today's,
 @click.option("--issuer", metavar="NAME", help="The issuer of the key: equal subs of two issuers are two subjects.")
 @click.option("--call", is_flag=True, help="Make a key that encrypts calls, for --call-keys.")
 @click.option("--rotate", is_flag=True, help="With --call, daily: the last key encrypts from now on; drop old keys.")
-@click.option("--push", "of_store", type=click.Path(path_type=Path), help="Make a key for --push-keys, in this file.")
-@click.option("--vapid", type=click.Path(path_type=Path), help="Make a key for --vapid, in this file.")
-@click.option("--webhook", type=click.Path(path_type=Path), help="Make a secret for a target of relay, in this file.")
+@click.option("--push", "of_store", type=FILE, help="Make a key for --push-keys, in this file.")
+@click.option("--vapid", type=FILE, help="Make a key for --vapid, in this file.")
+@click.option("--webhook", type=FILE, help="Make a secret for a target of relay, in this file.")
 @click.option("--ed25519", is_flag=True, help="With --webhook: a private key; print the public one for receivers.")
 @click.option("--kid", help="The key's id; random if left out.")
 @click.option(
     "--private",
     "private_path",
-    type=click.Path(path_type=Path),
+    type=FILE,
     show_default="private.jwk, NAME.jwk, or call-keys.jwks",
     help="The file for the private JWK; with --call, for the secret JWKS.",
 )
 @click.option(
     "--public",
     "public_path",
-    type=click.Path(path_type=Path),
+    type=FILE,
     show_default="keys.jwks, or reviewers.jwks",
     help="The file for the public JWKS.",
 )

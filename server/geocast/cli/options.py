@@ -71,7 +71,7 @@ def _parse_quals(text: str) -> tuple[str, ...]:
     return quals
 
 
-_FILE = click.Path(path_type=Path)
+FILE = click.Path(path_type=Path)
 ADDRESS = Parsed("HOST:PORT", parse_address)
 KEYS = Parsed[Path | KeyUrl](
     "PATH|URL", lambda text: parse_key_url(text) if "://" in text else Path(text), click.Path()
@@ -174,12 +174,12 @@ SHARE_OPTION = option(
 KEYS_REFRESH_OPTION = option(
     "--keys-refresh-s", type=click.IntRange(1, 86_400), default=300, help="Seconds until a URL is read again."
 )
-REVOKED_OPTION = option("--revoked", type=_FILE, help="Subjects whose tokens are revoked (TOML).")
+REVOKED_OPTION = option("--revoked", type=FILE, help="Subjects whose tokens are revoked (TOML).")
 # Options of the processes that run beside the nodes.
 LOG_OPTION = option("--log", metavar="URL", default="sqlite:geocast.db", help="The alert log of the nodes.")
-POLICY_OPTION = option("--policy", type=_FILE, metavar="PATH", help="The policy of the nodes, the same file.")
+POLICY_OPTION = option("--policy", type=FILE, metavar="PATH", help="The policy of the nodes, the same file.")
 REVIEWERS_OPTION = option(
-    "--reviewers", type=_FILE, help="Keys of reviewers who approve alerts (JWKS), the file of the nodes."
+    "--reviewers", type=FILE, help="Keys of reviewers who approve alerts (JWKS), the file of the nodes."
 )
 METRICS_OPTION = option("--metrics", type=ADDRESS, help="Where /metrics, /healthz and /readyz are served.")
 # The options of the processes that tell others what is in the log.
@@ -210,35 +210,27 @@ node_options = together(
         help="The Redis that is followed: primary, replica (the nearest that Sentinels know), or a replica's URL.",
     ),
     option("--allow-volatile-log", is_flag=True, help="Accept a Redis that loses alerts when it ends."),
-    option(
-        "--keys",
-        type=KEYS,
-        help="Public keys that tokens are checked against (JWKS): a file, or https://….",
-    ),
+    option("--keys", type=KEYS, help="Public keys that tokens are checked against (JWKS): a file, or https://…."),
     KEYS_REFRESH_OPTION,
     REVOKED_OPTION,
     option(
         "--policy",
-        type=_FILE,
+        type=FILE,
         metavar="PATH",
         help="What may be published: a TOML file, or builtin:public-warning. builtin:neighbourhood if left out.",
     ),
-    option("--reviewers", type=_FILE, help="Keys of reviewers who approve alerts (JWKS)."),
-    option("--publishers", type=_FILE, help="Rights of each publisher (TOML); else equal rights."),
-    option(
-        "--cap-sources",
-        type=_FILE,
-        help="Sources of CAP messages (TOML); none are taken if left out.",
-    ),
+    option("--reviewers", type=FILE, help="Keys of reviewers who approve alerts (JWKS)."),
+    option("--publishers", type=FILE, help="Rights of each publisher (TOML); else equal rights."),
+    option("--cap-sources", type=FILE, help="Sources of CAP messages (TOML); none are taken if left out."),
     option(
         "--cap-zones",
-        type=_FILE,
+        type=FILE,
         multiple=True,
         metavar="PATH",
         help="Polygons for the area codes of CAP (GeoJSON); may be repeated.",
     ),
-    option("--call-keys", type=_FILE, help="Secret keys that encrypt calls (JWKS)."),
-    option("--aeds", type=_FILE, help="Defibrillators for calls (GeoJSON, or Overpass JSON)."),
+    option("--call-keys", type=FILE, help="Secret keys that encrypt calls (JWKS)."),
+    option("--aeds", type=FILE, help="Defibrillators for calls (GeoJSON, or Overpass JSON)."),
     option("--origins", type=ORIGINS, default="", help="Origins of web pages that may connect, with commas."),
     option("--workers", type=click.IntRange(1, 256), default=1, help="Processes that share the stream listener."),
     option("--dev", is_flag=True, help="For trying: loopback only, tokens are optional for subscribers."),

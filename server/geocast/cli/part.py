@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
 
 from ..model.server_address import Address
-from .options import follower_options, option
+from .options import FILE, follower_options, option
 from .serve import run
 from .starting import bound, starting
 
 
 @click.command("part", short_help="Run a way out that another package adds.")
 @click.argument("name")
-@option("--options", "PART_OPTIONS", type=click.Path(path_type=Path), required=True, help="Its own options (TOML).")
+@option("--options", "PART_OPTIONS", type=FILE, required=True, help="Its own options (TOML).")
 @follower_options
 def command(log_level: str, log_format: str, metrics: Address | None, **more: Any) -> None:
     """Follow the alert log, and give each alert to the part NAME of an installed package, until SIGTERM.

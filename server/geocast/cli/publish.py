@@ -15,7 +15,7 @@ import click
 from ..model.errors import ConfigError
 from ..model.server_address import KeyUrl
 from ..model.times import format_time
-from .client_options import SEVERITIES, token_option, token_source
+from .client_options import SEVERITIES, read_object, token_option, token_source
 from .options import Decorator, Number, api_url_option, option, together
 
 PATIENCE_S = 60.0  # how long a request is repeated that gets no answer
@@ -167,8 +167,8 @@ class _Signing:
         self._form: dict[str, Any] = {}
         self.approval: dict[str, Any] = {"approval": {"reviewer": reviewer, "approved_at": _now()}}
         if form is not None and signatures:
-            text, self._form = _read(form)
-            self.approval = {"approval": {"form": text, "signatures": [_read(path)[1] for path in signatures]}}
+            text, self._form = read_object(form)
+            self.approval = {"approval": {"form": text, "signatures": [read_object(path)[1] for path in signatures]}}
         elif form is not None:
             self.approval = {}
             if form.exists():
@@ -191,20 +191,6 @@ class _Signing:
         except OSError as error:
             raise ConfigError(f"{self._path}: {error.strerror}") from None
         click.echo(f"{self._path}: {answer['approvals']} of the reviewers have to sign it", err=True)
-
-
-def _read(path: Path) -> tuple[str, dict[str, Any]]:
-    """Return the text of a file, exactly as it is, and the JSON object that it contains."""
-    try:
-        text = path.read_bytes().decode().rstrip("\r\n")
-        members = json.loads(text)
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from None
-    except (ValueError, RecursionError):
-        members = None
-    if not isinstance(members, dict):
-        raise ConfigError(f"{path}: expected a JSON object")
-    return text, members
 
 
 # ---- the commands --------------------------------------------------------------------------------------------------

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
 
 from ..model.server_address import Address
-from .options import follower_options, option
+from .options import FILE, follower_options, option
 from .serve import run
 from .starting import bound, starting
 
-_FILE = click.Path(path_type=Path)
 UNREACHABLE = 1  # the exit status of --check if a target can't be connected to
 
 
 @click.command("relay", short_help="Post signed webhooks for alerts.")
-@option("--targets", type=_FILE, required=True, help="Where events are posted, and what each target asks for (TOML).")
-@option("--state", "RELAY_STATE", type=_FILE, default="relay.db", help="What targets were told (SQLite).")
+@option("--targets", type=FILE, required=True, help="Where events are posted, and what each target asks for (TOML).")
+@option("--state", "RELAY_STATE", type=FILE, default="relay.db", help="What targets were told (SQLite).")
 @follower_options
 @click.option("--check", is_flag=True, help="Read all files, connect to each target, post nothing, and exit.")
 def command(log_level: str, log_format: str, metrics: Address | None, check: bool, **more: Any) -> int:

@@ -28,18 +28,7 @@ from .channel import Channel, ReloadMailbox
 from .key_source import source_of
 from .process import Process
 from .runtime_config import RuntimeConfig
-from .supervising import (
-    ASK,
-    FETCH,
-    FETCHED,
-    LOOK,
-    MEASURE,
-    METRICS_EVERY,
-    REPORT_S,
-    SETTLED,
-    Reports,
-    WorkerSpec,
-)
+from .supervising import ASK, FETCH, FETCHED, LOOK, MEASURE, METRICS_EVERY, REPORT_S, SETTLED, Reports, WorkerSpec
 
 logger = logging.getLogger(__name__)
 
