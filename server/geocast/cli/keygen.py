@@ -86,27 +86,18 @@ def command(
     from ..approvals.reviewers import load_reviewers, parse_reviewers
     from ..auth.tokens import ISSUER_FORM, is_issuer, load_keys, make_key
 
-    for is_given, others, problem in (
-        (break_glass, reviewer is None, "--break-glass is for --reviewer NAME"),
-        (rotate, not call, "--rotate is for --call"),
-        (
-            quals,
-            call or reviewer is not None,
-            "--quals is for keys that sign tokens, and so not for --call or --reviewer",
-        ),
-        (
-            issuer is not None,
-            call or reviewer is not None,
-            "--issuer is for keys that sign tokens, and so not for --call or --reviewer",
-        ),
-        (issuer is not None, not is_issuer(issuer), f"--issuer: expected {ISSUER_FORM}"),
-        (
-            call,
-            reviewer is not None or public_path is not None,
-            "--call has no --reviewer and no --public: it makes one secret key",
-        ),
+    of_person = reviewer is not None
+    is_other = call or of_person
+    text = "is for keys that sign tokens, and so not for --call or --reviewer"
+    for is_wrong, problem in (
+        (break_glass and not of_person, "--break-glass is for --reviewer NAME"),
+        (rotate and not call, "--rotate is for --call"),
+        (quals and is_other, f"--quals {text}"),
+        (issuer is not None and is_other, f"--issuer {text}"),
+        (issuer is not None and not is_issuer(issuer), f"--issuer: expected {ISSUER_FORM}"),
+        (call and (of_person or public_path), "--call has no --reviewer and no --public: it makes one secret key"),
     ):
-        if is_given and others:
+        if is_wrong:
             raise click.UsageError(problem, click.get_current_context())
     if call:
         _add_call_key(private_path or Path("call-keys.jwks"), kid, rotate=rotate)

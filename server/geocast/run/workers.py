@@ -48,7 +48,7 @@ from ..stream.log_reader import LogHealth, LogReader
 from ..stream.server import FLUSH_S
 from .backends import open_log, opened_log
 from .links import FrontLink, WorkerLink
-from .node import ApiPart, log_ready, serve_api, stream_of
+from .node import ApiPart, NodeContext, log_ready, serve_api, stream_of
 from .process import Process
 from .runtime_config import RuntimeConfig
 from .supervising import REPORT_S, Reports, Run, WorkerSpec, check, keep_alive
@@ -103,7 +103,7 @@ async def _run_stream(part: WorkerSpec, settings: Settings, in_force: RuntimeCon
             return {"degraded": stream.degraded(), "reads": stream.reads()}
 
         link = WorkerLink(part, "api", settings, in_force, process, others_appended)
-        stream = stream_of(process, settings, in_force, alert_log, appended, link.newer_keys)
+        stream = stream_of(NodeContext(process, settings, in_force, alert_log, appended, link.newer_keys))
         await process.add(link)
         await process.add(stream)
         await process.enter(tasks.running(report=tasks.every(REPORT_S, link.reporting(state))))
@@ -141,16 +141,16 @@ async def _run_api(part: WorkerSpec, settings: Settings, in_force: RuntimeConfig
         link = FrontLink(part, _names(settings), settings, in_force, process, ending, reported)
         process.metrics.watch(lambda: _metrics_of(link.reports))
         newer_keys = None if link.source is None else link.source.newer
-        api = ApiPart(process, settings, in_force, alert_log, appended, link.reports, newer_keys)
+        node = NodeContext(process, settings, in_force, alert_log, appended, newer_keys)
+        api = ApiPart(node, link.reports)
         await process.add(link)
         await process.add(api)
         await process.enter(tasks.running(log_watch=tasks.every(FLUSH_S, lambda: keeper.store({}))))
         if settings.reviewers is not None:
             await process.add(_Following(alert_log, process.clock, keeper))
-        listeners = Listeners(
-            (), part.listeners["--api"], part.listeners.get("--metrics"), part.listeners.get("--feed")
-        )
-        await serve_api(process, api, listeners, settings, in_force, keeper)
+        sockets = part.listeners
+        listeners = Listeners((), sockets["--api"], sockets.get("--metrics"), sockets.get("--feed"))
+        await serve_api(node, api, listeners, keeper)
         is_serving = True
         reported()
         await process.until_stopped()
