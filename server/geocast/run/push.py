@@ -39,6 +39,7 @@ from ..push.device_manager import DeviceManager
 from ..push.devicestore import DeviceStore
 from ..push.encryption import Keyring, Record, parse_push_keys
 from ..push.http_client import HttpPushClient
+from ..push.means import DeviceMeans
 from ..push.registering import Registering, RegistrationTerms
 from ..push.routes import DevicesContext, make_app, requests_of
 from ..push.settings import PushSettings, trusted
@@ -226,17 +227,20 @@ class PushPart(tasks.Part):
         # node's metric of refused publishers.
         metrics.refused = metrics.add_counter("push_refused", "Requests that got a problem for an answer", "type")
         answers = metrics.add_counter("push_answers", "Answers of push services", "service", "status")
+        means, in_force = self._means, self._means.in_force
         waking = DeviceManager(
-            self._means.settings.max_devices,
-            self._devices,
-            self._shards,
-            client,
-            self._means.keyring,
-            self._means.services,
-            self._means.vapid,
-            self._process.clock,
-            stands=lambda record: _stands(self._means.in_force.tokens, record),
-            own_tests=OwnTests(lambda: self._means.in_force.now.policy),
+            DeviceMeans(
+                means.settings.max_devices,
+                self._devices,
+                self._shards,
+                client,
+                means.keyring,
+                means.services,
+                means.vapid,
+                self._process.clock,
+                stands=lambda record: _stands(in_force.tokens, record),
+                own_tests=OwnTests(lambda: in_force.now.policy),
+            )
         )
         waking.sending.took = took.observe
         answers_of = functools.cache(answers.labels)
