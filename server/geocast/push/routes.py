@@ -18,7 +18,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..api.drain import Drain
-from ..api.middleware import bearer, body_of, granted, invalid_token, unauthorized
+from ..api.middleware import authenticated, bearer, body_of, granted, unauthorized
 from ..api.responses import RETRY_AFTER_S, application, as_problem, problem_document
 from ..auth.jwks_refresh import NewerKeys
 from ..auth.scopes import RECEIVE
@@ -148,7 +148,8 @@ class _Gate:
             if message["type"] == "http.response.start":
                 started = True
                 if may_read:
-                    message["headers"] += _shared_with(str(origin))
+                    shared = (b"access-control-allow-origin", str(origin).encode("latin-1"))
+                    message["headers"] += [shared, (b"vary", b"Origin")]
             await send(message)
 
         try:
@@ -191,23 +192,14 @@ class _Gate:
 
         Raise Problem (401) if the check fails, and StoreUnavailable if the device store can't be used.
         """
-        calls, token = self.calls, bearer(scope)
+        calls = self.calls
         device_id, _, rest = scope["path"].removeprefix(f"{DEVICES}/").partition("/")
         if rest == "subscription":
-            device = scope["device"] = await calls.taking().knowing(device_id, token)
+            device = scope["device"] = await calls.taking().knowing(device_id, bearer(scope))
             if device is None:
                 raise unauthorized()
             return device.stored.device
-        if calls.newer_keys is not None and not calls.tokens.knows_key_of(token):
-            await calls.newer_keys.waited()
-        grant = scope["grant"] = calls.tokens.check(token, calls.clock.now(), again=True)
-        if grant is None:
-            raise invalid_token(calls.tokens, token, calls.clock.now()) if token else unauthorized()
-        return grant.subject
-
-
-def _shared_with(origin: str) -> list[tuple[bytes, bytes]]:
-    return [(b"access-control-allow-origin", origin.encode("latin-1")), (b"vary", b"Origin")]
+        return await authenticated(scope, calls.tokens, calls.newer_keys, calls.clock)
 
 
 def _preflight() -> Response:

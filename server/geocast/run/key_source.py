@@ -22,7 +22,6 @@ from prometheus_client.core import Metric
 from .. import tasks
 from ..auth.jwks_client import fetch_keys
 from ..auth.jwks_refresh import NewerKeys
-from ..config import FollowerSettings
 from ..metrics import counters, gauge
 from ..model.errors import ConfigError
 from ..model.server_address import KeyUrl
@@ -133,28 +132,26 @@ class KeySource(tasks.Part):
 
 
 def source_of(
-    settings: FollowerSettings,
-    in_force: RuntimeConfig,
-    changed: Callable[[bytes], None],
-    settled: Callable[[], None] = lambda: None,
+    in_force: RuntimeConfig, changed: Callable[[bytes], None], settled: Callable[[], None] = lambda: None
 ) -> KeySource | None:
     """Return a KeySource if the value of `--keys` is a URL, otherwise None.
 
     The functions `changed` and `settled` are passed on to the KeySource.
     """
-    if not isinstance(settings.keys, KeyUrl):
+    url = in_force.settings.keys
+    if not isinstance(url, KeyUrl):
         return None
-    source = KeySource(settings.keys, settings.keys_refresh_s, lambda: in_force.keys, changed, settled)
+    source = KeySource(url, in_force.settings.keys_refresh_s, lambda: in_force.keys, changed, settled)
     in_force.watch(source.newer.settle)
     return source
 
 
-async def read_own_files(process: Process, settings: FollowerSettings, in_force: RuntimeConfig) -> NewerKeys | None:
+async def read_own_files(process: Process, in_force: RuntimeConfig) -> NewerKeys | None:
     """Have a process itself read its files again at SIGHUP, and fetch its keys if they are at a URL.
 
     Return None if the keys are not at a URL.
     """
-    source = source_of(settings, in_force, in_force.take_keys)
+    source = source_of(in_force, in_force.take_keys)
 
     async def reload() -> None:
         in_force.reload()

@@ -20,7 +20,6 @@ import msgpack
 
 from .. import tasks
 from ..auth.jwks_refresh import NewerKeys
-from ..config import FollowerSettings
 from ..metrics import Export, export
 from ..model.errors import trace
 from ..model.server_address import KeyUrl
@@ -84,7 +83,6 @@ class FrontLink(_Link):
         self,
         part: WorkerSpec,
         names: Sequence[str],
-        settings: FollowerSettings,
         in_force: RuntimeConfig,
         process: Process,
         ending: Callable[[], None] = lambda: None,
@@ -102,7 +100,7 @@ class FrontLink(_Link):
         self._is_ending = False  # whether the supervisor is about to end the other processes
         self._reported = reported
         self._heard = asyncio.Event()  # set at each report
-        self.source = source_of(settings, in_force, self._fetched, lambda: self.send_to_all(SETTLED))
+        self.source = source_of(in_force, self._fetched, lambda: self.send_to_all(SETTLED))
         process.metrics.others = self.exports
 
     def send_to_all(self, data: bytes) -> None:
@@ -167,7 +165,6 @@ class WorkerLink(_Link):
         self,
         part: WorkerSpec,
         front: str,
-        settings: FollowerSettings,
         in_force: RuntimeConfig,
         process: Process,
         appended: Callable[[], None] = lambda: None,
@@ -180,7 +177,7 @@ class WorkerLink(_Link):
         self._front = front
         self._appended = appended
         self._state: Callable[[], Mapping[str, Any]] = dict
-        is_at_url = isinstance(settings.keys, KeyUrl)
+        is_at_url = isinstance(in_force.settings.keys, KeyUrl)
         self.newer_keys = NewerKeys(lambda: self.send(front, ASK)) if is_at_url else None
         if self.newer_keys is not None:
             in_force.watch(self.newer_keys.settle)

@@ -186,7 +186,7 @@ async def run(settings: Settings, in_force: RuntimeConfig, listeners: Listeners)
     Raise ConfigError if the settings can't be used.
     """
     async with Process(settings.drain_s) as process:
-        newer_keys = await read_own_files(process, settings, in_force)
+        newer_keys = await read_own_files(process, in_force)
         alert_log = await process.enter(opened_log(settings, in_force.trust))
 
         def appended(entry: Entry | CallEntry) -> None:

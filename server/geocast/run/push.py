@@ -91,7 +91,7 @@ def read_means(settings: PushSettings) -> PushContext:
 async def run_alone(means: PushContext, listener: socket.socket, metrics_listener: socket.socket | None) -> None:
     """Run `geocast push` in one process until SIGTERM or SIGINT. Raise ConfigError if the settings can't be used."""
     async with Process(means.settings.drain_s) as process:
-        newer_keys = await read_own_files(process, means.settings, means.in_force)
+        newer_keys = await read_own_files(process, means.in_force)
         process.metrics.watch(lambda: comparable(means.in_force))
         part = await push_part(process, means, *open_devices(means.settings), newer_keys)
         await process.enter(part.serving(listener))

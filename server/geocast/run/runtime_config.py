@@ -105,7 +105,7 @@ class RuntimeConfig:
         if isinstance(settings.keys, KeyUrl):
             # Use a loop of asyncio, not of uvloop, which would leave a thread. A process with threads must not fork.
             keys = asyncio.run(fetch_keys(settings.keys))
-        self._settings, self._opens_calls = settings, opens_calls
+        self.settings, self._opens_calls = settings, opens_calls
         self._file = settings.keys if isinstance(settings.keys, Path) else None
         self._watchers: list[Callable[[], None]] = []
         self._results = {"ok": 0, "failed": 0}
@@ -191,7 +191,7 @@ class RuntimeConfig:
 
     def _read(self, keys: bytes) -> RawConfig:
         """Read all files, and return their contents. `keys` is the key set (JWKS) to use if it is not in a file."""
-        settings, read = self._settings, _read("keys", self._file)
+        settings, read = self.settings, _read("keys", self._file)
         return RawConfig(
             keys if read is None else read,
             _read("revoked", settings.revoked),
@@ -214,7 +214,7 @@ class RuntimeConfig:
         return self._apply(texts, parsed)
 
     def _parsed(self, texts: RawConfig) -> ParsedConfig:
-        settings = self._settings
+        settings = self.settings
         parsed = ParsedConfig(
             parse_keys(texts.keys, settings.keys),
             {} if texts.revoked is None else parse_revoked(texts.revoked, settings.revoked),

@@ -102,7 +102,7 @@ async def _run_stream(part: WorkerSpec, settings: Settings, in_force: RuntimeCon
         def state() -> Mapping[str, Any]:
             return {"degraded": stream.degraded(), "reads": stream.reads()}
 
-        link = WorkerLink(part, "api", settings, in_force, process, others_appended)
+        link = WorkerLink(part, "api", in_force, process, others_appended)
         stream = stream_of(NodeContext(process, settings, in_force, alert_log, appended, link.newer_keys))
         await process.add(link)
         await process.add(stream)
@@ -138,7 +138,7 @@ async def _run_api(part: WorkerSpec, settings: Settings, in_force: RuntimeConfig
         process.metrics.watch(alert_log.metrics)
         process.metrics.watch(in_force.trust.metrics)
         keeper = await process.add(LogHealth(alert_log, process.clock))
-        link = FrontLink(part, _names(settings), settings, in_force, process, ending, reported)
+        link = FrontLink(part, _names(settings), in_force, process, ending, reported)
         process.metrics.watch(lambda: _metrics_of(link.reports))
         newer_keys = None if link.source is None else link.source.newer
         node = NodeContext(process, settings, in_force, alert_log, appended, newer_keys)
