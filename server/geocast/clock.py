@@ -31,7 +31,6 @@ class Clock(Protocol):
 
     def now(self) -> Now:
         """Read both clocks, one directly after the other."""
-        ...
 
 
 class SystemClock:

@@ -4,7 +4,7 @@ import asyncio
 import platform
 import resource
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -34,60 +34,32 @@ class Metrics:
         self.others: Callable[[], Awaitable[list[Export]]] | None = None  # those of other processes, for `scrape`
         self.registry = CollectorRegistry()
         self.watch(_process)
-        self.accepted = Counter("geocast_accepted", "Entries accepted into the log", ["kind"], registry=self.registry)
-        self.refused = Counter(
-            "geocast_refused", "Requests that were answered with a problem", ["type"], registry=self.registry
-        )
-        self.held = Counter("geocast_held", "Requests that needed a confirmation", ["kind"], registry=self.registry)
-        self.cap_messages = Counter(
-            "geocast_cap_messages",
-            "CAP messages by outcome",
-            ["source", "outcome"],
-            registry=self.registry,
-        )
-        self.calls_accepted = Counter(
-            "geocast_calls_accepted",
-            "Openings, new contents and ends of calls for help, accepted into the log",
-            ["kind"],
-            registry=self.registry,
-        )
-        self.break_glass = Counter("geocast_break_glass", "Approvals with a break-glass key", registry=self.registry)
-        self.fan_out = Histogram(
-            "geocast_fan_out_seconds",
-            "From an entry read from the log to its last write on this node",
-            buckets=_LATENCY_S,
-            registry=self.registry,
-        )
-        self.publish_to_last_write = Histogram(
-            "geocast_publish_to_last_write_seconds",
-            "From the acceptance of an entry to its last write on this node",
-            buckets=_LATENCY_S,
-            registry=self.registry,
-        )
-        self.call_first_ring = Histogram(
-            "geocast_call_first_ring_seconds",
-            "From the opening of a call to the last write of its first wave on this node",
-            buckets=_LATENCY_S,
-            registry=self.registry,
-        )
-        self.call_accept = Histogram(
-            "geocast_call_accept_seconds",
-            "From the reading of an accept message to the sending of its task",
-            buckets=_LATENCY_S,
-            registry=self.registry,
-        )
-        self.call_seat = Histogram(
-            "geocast_call_first_seat_seconds",
-            "From the opening of a call to the first task",
-            buckets=_MINUTES_S,
-            registry=self.registry,
-        )
-        self.loop_lag = Histogram(
-            "geocast_loop_lag_seconds",
-            "Delay of a timer of the event loop",
-            buckets=_LAG_S,
-            registry=self.registry,
-        )
+        self.accepted = self.add_counter("accepted", "Entries accepted into the log", "kind")
+        self.refused = self.add_counter("refused", "Requests that were answered with a problem", "type")
+        self.held = self.add_counter("held", "Requests that needed a confirmation", "kind")
+        self.cap_messages = self.add_counter("cap_messages", "CAP messages by outcome", "source", "outcome")
+        text = "Openings, new contents and ends of calls for help, accepted into the log"
+        self.calls_accepted = self.add_counter("calls_accepted", text, "kind")
+        self.break_glass = self.add_counter("break_glass", "Approvals with a break-glass key")
+        text = "From an entry read from the log to its last write on this node"
+        self.fan_out = self.add_histogram("fan_out_seconds", text, _LATENCY_S)
+        text = "From the acceptance of an entry to its last write on this node"
+        self.publish_to_last_write = self.add_histogram("publish_to_last_write_seconds", text, _LATENCY_S)
+        text = "From the opening of a call to the last write of its first wave on this node"
+        self.call_first_ring = self.add_histogram("call_first_ring_seconds", text, _LATENCY_S)
+        text = "From the reading of an accept message to the sending of its task"
+        self.call_accept = self.add_histogram("call_accept_seconds", text, _LATENCY_S)
+        text = "From the opening of a call to the first task"
+        self.call_seat = self.add_histogram("call_first_seat_seconds", text, _MINUTES_S)
+        self.loop_lag = self.add_histogram("loop_lag_seconds", "Delay of a timer of the event loop", _LAG_S)
+
+    def add_counter(self, name: str, text: str, *labels: str) -> Counter:
+        """Create a counter called `geocast_NAME_total` with these labels. `text` is its description."""
+        return Counter(f"geocast_{name}", text, labels, registry=self.registry)
+
+    def add_histogram(self, name: str, text: str, buckets: Sequence[float]) -> Histogram:
+        """Create a histogram called `geocast_NAME`. `text` is its description."""
+        return Histogram(f"geocast_{name}", text, buckets=buckets, registry=self.registry)
 
     def watch(self, read: Callable[[], Iterable[Metric]]) -> None:
         """Register a function that returns metrics. It is called at each scrape."""
@@ -138,10 +110,7 @@ def gauges(name: str, text: str, label: str, values: Iterable[tuple[str, float]]
 
     `values` has pairs of the label's value and the gauge's value. `text` is the gauge's description.
     """
-    family = GaugeMetricFamily(f"geocast_{name}", text, labels=[label])
-    for key, value in values:
-        family.add_metric([key], value)
-    return family
+    return _filled(GaugeMetricFamily(f"geocast_{name}", text, labels=[label]), values)
 
 
 def counter(name: str, text: str, value: float) -> Metric:
@@ -154,7 +123,10 @@ def counters(name: str, text: str, label: str, values: Iterable[tuple[str, float
 
     `values` has pairs of the label's value and the count. `text` is the counter's description.
     """
-    family = CounterMetricFamily(f"geocast_{name}", text, labels=[label])
+    return _filled(CounterMetricFamily(f"geocast_{name}", text, labels=[label]), values)
+
+
+def _filled(family: GaugeMetricFamily | CounterMetricFamily, values: Iterable[tuple[str, float]]) -> Metric:
     for key, value in values:
         family.add_metric([key], value)
     return family

@@ -21,6 +21,7 @@ from typing import Any
 from prometheus_client.core import Metric
 
 from .model.errors import trace
+from .model.times import backoff_s
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +87,7 @@ class _Task:
         self._started_at, self.error = float("inf"), type(error).__name__
         failures[self.name] += 1
         logger.error("task %s failed: %s", self.name, trace(error))
-        return min(FIRST_WAIT_S * 2.0 ** min(self.in_a_row - 1, 16), LAST_WAIT_S)
+        return backoff_s(FIRST_WAIT_S, self.in_a_row, LAST_WAIT_S)
 
 
 class Part:

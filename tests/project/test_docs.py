@@ -279,10 +279,10 @@ def names_of_metrics():
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if not (isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant)):
                 continue
-            kind, name = getattr(node.func, "id", ""), node.args[0].value
-            if kind in ("gauge", "gauges"):
+            kind, name = getattr(node.func, "id", "") or getattr(node.func, "attr", ""), node.args[0].value
+            if kind in ("gauge", "gauges", "add_histogram"):
                 found.add(f"geocast_{name}")
-            elif kind in ("counter", "counters"):
+            elif kind in ("counter", "counters", "add_counter"):
                 found.add(f"geocast_{name}_total")
             elif kind in ("Counter", "Histogram"):
                 found.add(f"{name}_total" if kind == "Counter" else name)

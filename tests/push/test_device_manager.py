@@ -30,6 +30,7 @@ from geocast.push.device_manager import DeviceManager
 from geocast.push.devices import RENEW_MS
 from geocast.push.devicestore import DeliveryRecord, State, StoredDevice, read_line
 from geocast.push.encryption import Keyring, Record
+from geocast.push.means import DeviceMeans
 from geocast.push.queues import OF_ONE, SLOTS, SPARE_SLOTS
 from geocast.push.scheduler import MARKS
 from geocast.push.service_limits import AT_MOST, FIRST, LAST_TRY_S, UNKNOWN
@@ -113,10 +114,10 @@ class Process:
     def again(self):
         """Return a new manager on the same store, as after a restart."""
         vapid = Vapid(VAPID, "mailto:a@b.example")
-        return DeviceManager(
+        return DeviceManager(DeviceMeans(
             1_000, self.store, self.shards, self.client, Keyring([bytes(32)]), self.services, vapid,
             self.clock, chance=lambda: 0.5, stands=lambda record: self.standing.get(record.sub, True),
-        )  # fmt: skip
+        ))  # fmt: skip
 
     async def register(self, name="device", holding=None, **fields):
         """Register a device, which says that it has the alerts `holding`; return how many pushes follow."""
@@ -643,7 +644,9 @@ async def test_devices_beyond_the_capacity_of_the_process_stay_in_the_store():
     services = parse_services("push.example")
     keyring = Keyring([bytes(32)])
     shards = StaticShards()
-    process.waking = DeviceManager(2, process.store, shards, process.client, keyring, services, vapid, process.clock)
+    process.waking = DeviceManager(
+        DeviceMeans(2, process.store, shards, process.client, keyring, services, vapid, process.clock)
+    )
     await process.waking.loader.take(StaticShards().terms)
     assert (len(process.waking.devices), process.waking.reader.set_aside) == (2, 1)
     assert len(process.store._memory.devices) == 3

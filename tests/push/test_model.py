@@ -36,6 +36,7 @@ from geocast.push.device_manager import DeviceManager
 from geocast.push.device_state import DeviceState
 from geocast.push.devicestore import SHARDS, State, shard_of
 from geocast.push.encryption import Keyring, Record
+from geocast.push.means import DeviceMeans
 from geocast.push.service_limits import AT_MOST
 from geocast.push.webpush import Vapid, make_vapid_key, parse_vapid
 
@@ -100,10 +101,10 @@ class Process:
         self.client = ByHand(machine.rung)
         self.late = []  # (client, answer, item) of requests under way when their shard was lost
         self.pushed = Counter()  # by alert: revisions that services took and the log does not count yet
-        self.waking = DeviceManager(
+        self.waking = DeviceManager(DeviceMeans(
             8, self.store, self.shards, self.client, machine.keyring, SERVICES, Vapid(VAPID, "mailto:a@b.example"),
             machine.clock, chance=lambda: 0.5,
-        )  # fmt: skip
+        ))  # fmt: skip
 
 
 class Pushes(RuleBasedStateMachine):

@@ -22,6 +22,7 @@ from geocast.model.times import format_time
 from geocast.push.addresses import parse_services
 from geocast.push.device_manager import DeviceManager
 from geocast.push.encryption import Keyring
+from geocast.push.means import DeviceMeans
 from geocast.push.registering import MAX_DEVICES, Registering, RegistrationTerms
 from geocast.push.routes import DevicesContext, make_app
 from geocast.push.shards import StaticShards
@@ -72,7 +73,9 @@ class Listener:
         self.clock = FakeClock(wall_ms=int(time.time() * 1000))
         self.store = store or MemoryDevices()
         waking = DeviceManager(
-            max_devices + 1, self.store, StaticShards(), Takes(), Keyring([bytes(32)]), services, vapid, self.clock
+            DeviceMeans(
+                max_devices + 1, self.store, StaticShards(), Takes(), Keyring([bytes(32)]), services, vapid, self.clock
+            )
         )
         self.vapid = vapid.public
         self.keys = parse_keys(json.dumps(KEYS.jwks()).encode(), "keys")

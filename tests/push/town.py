@@ -31,6 +31,7 @@ from geocast.push.device_manager import DeviceManager
 from geocast.push.devicestore import SHARDS
 from geocast.push.encryption import Keyring
 from geocast.push.leases import Leased, LeasedShards
+from geocast.push.means import DeviceMeans
 from geocast.push.registering import Registering, RegistrationTerms
 from geocast.push.webpush import Vapid
 from geocast.run.push import SWEEP_S
@@ -368,10 +369,10 @@ class Town:
 
     def _process(self, store, shards):
         vapid = Vapid(VAPID, CONTACT)
-        waking = DeviceManager(
+        waking = DeviceManager(DeviceMeans(
             50, store, shards, self.services, self.keyring, SERVICES, vapid, self.clock, chance=lambda: 0.5,
             stands=lambda record: record.sub not in self.revoked,
-        )  # fmt: skip
+        ))  # fmt: skip
         log = MemoryLog()
         reader = LogReader(log, self.clock, waking.live, waking.deliver, LogHealth(log, self.clock))
         return waking, reader, Registering(waking, vapid, RegistrationTerms(SERVICES), self.clock)

@@ -20,7 +20,7 @@ from geocast.metrics import Metrics
 from geocast.model.call import CallEntry
 from geocast.model.errors import ConfigError
 from geocast.model.server_address import Address
-from geocast.run.reload_mailbox import ReloadMailbox
+from geocast.run.channel import ReloadMailbox
 from geocast.run.runtime_config import RuntimeConfig
 
 NOON = Now(NOON_MS, 0.0)

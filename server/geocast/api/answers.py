@@ -20,18 +20,23 @@ class ReachOut(TypedDict):
     area_km2: Annotated[float, Field(ge=0)]
 
 
-class AcceptedOut(TypedDict):
-    """A revision that is stored in the log, or the result of a dry run.
-
-    A dry run has no `revision` and no `issued_at`. It has `reach`, the number of `approvals` needed and, if the policy
-    names an audience, the `form` for reviewers to sign.
-    """
+class CapAlertOut(TypedDict):
+    """An alert that was published from a CAP message. In a dry run, `revision` and `issued_at` are absent."""
 
     id: str
     revision: NotRequired[int]
     issued_at: NotRequired[TimeOut]
     expires_at: TimeOut
     area: AreaOut
+
+
+class AcceptedOut(CapAlertOut):
+    """A revision that is stored in the log, or the result of a dry run.
+
+    A dry run has no `revision` and no `issued_at`. It has `reach`, the number of `approvals` needed and, if the policy
+    names an audience, the `form` for reviewers to sign.
+    """
+
     reach: NotRequired[ReachOut]
     form: NotRequired[str]
     approvals: NotRequired[int]
@@ -48,16 +53,6 @@ class CancelledOut(TypedDict):
     cancelled_at: NotRequired[TimeOut]
     form: NotRequired[str]
     approvals: NotRequired[int]
-
-
-class CapAlertOut(TypedDict):
-    """An alert that was published from a CAP message. In a dry run, `revision` and `issued_at` are absent."""
-
-    id: str
-    revision: NotRequired[int]
-    issued_at: NotRequired[TimeOut]
-    expires_at: TimeOut
-    area: AreaOut
 
 
 class CapCancelledOut(TypedDict):

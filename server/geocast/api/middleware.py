@@ -23,9 +23,10 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..alertlog import PAGE, Cursor
+from ..auth.jwks_refresh import NewerKeys
 from ..auth.scopes import MANAGE, PUBLISH
-from ..auth.tokens import Grant, Requester, TokenVerifier
-from ..clock import Now
+from ..auth.tokens import Grant, Requester, Subject, TokenVerifier
+from ..clock import Clock
 from ..ingest.cap import MAX_CAP_BYTES
 from ..model import problems
 from ..model.alert import ID_PATTERN, is_id
@@ -141,16 +142,9 @@ class Middleware:
         if source := self._by_secret(scope):
             scope["cap_source"] = source
             return source.name
-        token, tokens = bearer(scope), self.api.tokens
-        if self.api.newer_keys is not None and not tokens.knows_key_of(token):
-            await self.api.newer_keys.waited()
-        grant = tokens.check(token, self.api.clock.now(), again=True)
-        if grant is None:
-            is_cap = scope["path"] == CAP_PATH and self.api.taking is not None
-            missing = CAP_UNAUTHORIZED if is_cap else ""
-            raise invalid_token(tokens, token, self.api.clock.now()) if token else unauthorized(missing)
-        scope["grant"] = grant
-        return grant.subject
+        is_cap = scope["path"] == CAP_PATH and self.api.taking is not None
+        missing = CAP_UNAUTHORIZED if is_cap else ""
+        return await authenticated(scope, self.api.tokens, self.api.newer_keys, self.api.clock, missing)
 
     def _by_secret(self, scope: Scope) -> "CapSource | None":
         """Return the CAP source whose secret the request contains, or None if it contains no such secret.
@@ -172,6 +166,28 @@ def bearer(scope: Scope) -> str:
     values = [value for name, value in scope["headers"] if name == b"authorization"]
     kind, _, token = values[0].decode("latin-1").partition(" ") if len(values) == 1 else ("", "", "")
     return token.strip() if kind.lower() == "bearer" else ""
+
+
+async def authenticated(
+    scope: Scope, tokens: TokenVerifier, newer_keys: NewerKeys | None, clock: Clock, missing: str = ""
+) -> Subject:
+    """Check the token of a request, store its permissions as `grant` in `scope`, and return its owner.
+
+    Raise Problem (401) if the token is not valid; if there is none, its detail is `missing`. If the token has an
+    unknown key, wait for `newer_keys` first.
+    """
+    token = bearer(scope)
+    if newer_keys is not None and not tokens.knows_key_of(token):
+        await newer_keys.waited()
+    grant = tokens.check(token, clock.now(), again=True)
+    if grant is None:
+        if not token:
+            raise unauthorized(missing)
+        # Only somebody who has a token with a valid signature learns that it has expired.
+        detail = "The token has expired." if tokens.is_expired(token, clock.now()) else NOT_VALID_HERE
+        raise unauthorized(detail, ', error="invalid_token"')
+    scope["grant"] = grant
+    return grant.subject
 
 
 # ---- checks that routes call ----------------------------------------------------------------------------------------
@@ -262,15 +278,6 @@ def unauthorized(detail: str = "", error: str = "") -> Problem:
     `error` has the further attributes of the challenge. Without a token there are none (RFC 6750, 3.1).
     """
     return Problem(problems.UNAUTHORIZED, detail, headers={"WWW-Authenticate": 'Bearer realm="geocast"' + error})
-
-
-def invalid_token(tokens: TokenVerifier, token: str, now: Now) -> Problem:
-    """Return the problem (401) with which to answer a token that is not valid.
-
-    Only somebody who has a token with a valid signature learns that it has expired.
-    """
-    detail = "The token has expired." if tokens.is_expired(token, now) else NOT_VALID_HERE
-    return unauthorized(detail, ', error="invalid_token"')
 
 
 async def body_of(request: Request, most: int = MAX_BODY_BYTES) -> dict[str, Any]:

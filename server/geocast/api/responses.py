@@ -12,7 +12,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
-from starlette.routing import BaseRoute, Route
+from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
 from .. import failpoints
@@ -179,14 +179,17 @@ def as_problem(error: Exception) -> Problem:
     return Problem(problems.INTERNAL)
 
 
-def application(routes: Sequence[Route], refused: Callable[[Request, Problem], Response]) -> Starlette:
+def application(routes: Sequence[Route], refused: Callable[[Problem], Response]) -> Starlette:
     """Return an application with these routes, which answers each error with what `refused` makes of its problem.
 
     It never redirects, because a redirect would lead to the `Host` in the request.
     """
 
     async def problem(request: Request, error: Exception) -> Response:
-        return refused(request, as_problem(error))
+        found = as_problem(error)
+        if found.type is problems.METHOD_NOT_ALLOWED:
+            found.headers["Allow"] = _allowed(routes, request.url.path)
+        return refused(found)
 
     kinds = (Problem, LogUnavailable, StoreUnavailable, HTTPException, Exception)
     app = Starlette(routes=routes, exception_handlers=dict.fromkeys(kinds, problem))
@@ -194,13 +197,13 @@ def application(routes: Sequence[Route], refused: Callable[[Request, Problem], R
     return app
 
 
-def allowed(routes: Sequence[BaseRoute], path: str) -> str:
+def _allowed(routes: Sequence[Route], path: str) -> str:
     """Return the methods that a path supports, as the value of the header `Allow` (RFC 9110, 15.5.6).
 
     Starlette would list only the methods of the first route that matches the path.
     """
-    found = [route for route in routes if isinstance(route, Route) and route.path_regex.match(path)]
-    return ", ".join(sorted({method for route in found for method in route.methods or ()}))
+    found = [route.methods or () for route in routes if route.path_regex.match(path)]
+    return ", ".join(sorted({method for methods in found for method in methods}))
 
 
 def problem_answer(api: ApiContext, problem: Problem) -> Response:

@@ -6,6 +6,7 @@ Every error is answered as `application/problem+json`.
 """
 
 import contextlib
+import functools
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
@@ -30,7 +31,7 @@ from .health_app import health_routes, metrics_route
 from .http_server import serve
 from .middleware import Middleware, body_of, granted, is_dry_run, page_asked, publishing_as
 from .pages import page_routes
-from .responses import allowed, application, dry, exact, listed, problem_answer, rounded, state, written
+from .responses import application, dry, exact, listed, problem_answer, rounded, state, written
 from .routes_calls import call_routes
 
 MAX_SCRAPERS = 16  # the highest number of connections to the listener of --metrics
@@ -74,14 +75,9 @@ def _guarded(routes: Sequence[Route], api: ApiContext) -> ASGIApp:
     The application answers every error with a problem document.
     """
 
-    def refused(request: Request, problem: Problem) -> Response:
-        if problem.type is problems.METHOD_NOT_ALLOWED:
-            problem.headers["Allow"] = allowed(routes, request.url.path)
-        return problem_answer(api, problem)
-
     for route in routes:
         route.methods = (route.methods or set()) - {"HEAD"}  # Starlette would answer it, too
-    return Middleware(application(routes, refused), api)
+    return Middleware(application(routes, functools.partial(problem_answer, api)), api)
 
 
 def _alerts(api: ApiContext) -> list[Route]:

@@ -11,6 +11,7 @@ import click
 
 from ..model.errors import ConfigError
 from ..model.problems import digits
+from .client_options import read_object
 
 if TYPE_CHECKING:
     from ..approvals.form import Form
@@ -45,7 +46,7 @@ def command(key_path: Path, audience: str | None, yes: bool) -> int:
         raise ConfigError("standard input has no form: expected the answer to a dry run, or its member form") from None
     if audience is not None and read.audience != audience:
         raise ConfigError("the form is for another deployment than --audience names")
-    private = _private(key_path)
+    _, private = read_object(key_path, "--key ", "not a JWK")
     click.echo("\n".join(_shown(read)), err=True)
     if not yes and not _agreed():
         raise click.Abort
@@ -68,18 +69,6 @@ def _form_in(data: bytes) -> str:
         raise ConfigError("standard input is not JSON") from None
     found = document.get("form") if isinstance(document, dict) else None
     return found if isinstance(found, str) else text.rstrip("\r\n")
-
-
-def _private(path: Path) -> dict[str, Any]:
-    try:
-        private = json.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise ConfigError(f"--key {path}: {error.strerror}") from None
-    except (ValueError, RecursionError):
-        private = None
-    if not isinstance(private, dict):
-        raise ConfigError(f"--key {path}: not a JWK")
-    return private
 
 
 def _agreed() -> bool:

@@ -5,6 +5,7 @@ which the node will be restarted.
 """
 
 import contextlib
+import functools
 import json
 import re
 import stat
@@ -144,22 +145,25 @@ def _checks(settings: Settings) -> Iterator[tuple[str, Callable[[], str | None]]
     log can be used.
     """
     for name, address in settings.addresses:
-        yield name, lambda name=name, address=address: config.see_if_bindable(name, address)  # type: ignore[misc]
-    yield "keys", lambda: _keys(settings.keys)
-    yield "revoked", lambda: _revoked(settings.revoked)
-    yield "policy", lambda: _policy(settings)
-    yield "publishers", lambda: _publishers(settings)
-    yield "cap-sources", lambda: _sources(settings.cap_sources)
-    yield "reviewers", lambda: _reviewers(settings)
-    yield "cap-zones", lambda: _zones(settings.cap_zones)
-    yield "call-keys", lambda: _call_keys(settings)
-    yield "aeds", lambda: _aeds(settings.aeds)
-    yield "log", lambda: _log(settings)
+        yield name, functools.partial(config.see_if_bindable, name, address)
+    checks: tuple[tuple[str, Any, Callable[[Any], str | None]], ...] = (
+        ("keys", settings.keys, _keys),
+        ("revoked", settings.revoked, _revoked),
+        ("policy", settings, _policy),
+        ("publishers", settings, _publishers),
+        ("cap-sources", settings.cap_sources, _sources),
+        ("reviewers", settings, _reviewers),
+        ("cap-zones", settings.cap_zones, _zones),
+        ("call-keys", settings, _call_keys),
+        ("aeds", settings.aeds, _aeds),
+        ("log", settings, _log),
+    )
+    for name, given, check in checks:
+        if given:
+            yield name, functools.partial(check, given)
 
 
-def _keys(where: Path | KeyUrl | None) -> str | None:
-    if where is None:
-        return None
+def _keys(where: Path | KeyUrl) -> str:
     from ..auth.jwks_client import keys_at
 
     return ", ".join(f"{kid} ({key.algorithm_name}{_of(key.issuer)})" for kid, key in keys_at(where).items())
@@ -169,10 +173,10 @@ def _of(issuer: str) -> str:
     return f", of {json.dumps(issuer)}" if issuer else ""
 
 
-def _revoked(path: Path | None) -> str | None:
+def _revoked(path: Path) -> str:
     from ..auth.revocations import load_revoked
 
-    return f"tokens of {len(load_revoked(path))} subs" if path else None
+    return f"tokens of {len(load_revoked(path))} subs"
 
 
 def _policy(settings: Settings) -> str:
@@ -207,9 +211,7 @@ def _publishers(settings: Settings) -> str | None:
     return "; warning: ".join([found.summary(), *warnings])
 
 
-def _sources(path: Path | None) -> str | None:
-    if path is None:
-        return None
+def _sources(path: Path) -> str:
     from ..ingest.cap.sources import load
 
     return ", ".join(load(path).names)
@@ -246,18 +248,14 @@ def _call_keys(settings: Settings) -> str | None:
     return said + ("; warning: everybody on this machine can read them" if path.stat().st_mode & stat.S_IROTH else "")
 
 
-def _aeds(path: Path | None) -> str | None:
-    if path is None:
-        return None
+def _aeds(path: Path) -> str:
     from ..calls.aeds import read_aeds
 
     found = read_aeds(path)
     return f"{len(found):,} that may be used" + (f"; {found.unusable:,} records can't be" if found.unusable else "")
 
 
-def _zones(paths: Sequence[Path]) -> str | None:
-    if not paths:
-        return None
+def _zones(paths: Sequence[Path]) -> str:
     from ..ingest.cap.zones import read_zones
 
     return read_zones(paths).summary()

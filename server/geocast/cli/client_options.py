@@ -1,12 +1,14 @@
-"""The token of the commands for publishers and subscribers.
+"""What the commands for publishers, reviewers and subscribers have in common: tokens, and files with JSON.
 
 A token is read from a file or from the environment, never from the command line, which other users of the machine can
 see.
 """
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -39,3 +41,20 @@ def token_source(path: Path | None) -> Callable[[], str | None]:
         return found or None
 
     return token
+
+
+def read_object(path: Path, option: str = "", expected: str = "expected a JSON object") -> tuple[str, dict[str, Any]]:
+    """Return the text of a file, exactly as it is, and the JSON object that it contains.
+
+    Raise ConfigError, whose text begins with `option` and the path, if the file can't be read or has no object.
+    """
+    try:
+        text = path.read_bytes().decode().rstrip("\r\n")
+        members = json.loads(text)
+    except OSError as error:
+        raise ConfigError(f"{option}{path}: {error.strerror}") from None
+    except (ValueError, RecursionError):
+        members = None
+    if not isinstance(members, dict):
+        raise ConfigError(f"{option}{path}: {expected}")
+    return text, members

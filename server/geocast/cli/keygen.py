@@ -5,14 +5,14 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
 from ..model.errors import ConfigError
-from .options import QUALS
+from .options import FILE, QUALS
 
 KEPT_CALL_KEYS = 3  # how many keys --rotate keeps besides the new one: today's, and those of the two days before (RZ5)
 
@@ -28,22 +28,22 @@ KEPT_CALL_KEYS = 3  # how many keys --rotate keeps besides the new one: today's,
 @click.option("--issuer", metavar="NAME", help="The issuer of the key: equal subs of two issuers are two subjects.")
 @click.option("--call", is_flag=True, help="Make a key that encrypts calls, for --call-keys.")
 @click.option("--rotate", is_flag=True, help="With --call, daily: the last key encrypts from now on; drop old keys.")
-@click.option("--push", "of_store", type=click.Path(path_type=Path), help="Make a key for --push-keys, in this file.")
-@click.option("--vapid", type=click.Path(path_type=Path), help="Make a key for --vapid, in this file.")
-@click.option("--webhook", type=click.Path(path_type=Path), help="Make a secret for a target of relay, in this file.")
+@click.option("--push", "of_store", type=FILE, help="Make a key for --push-keys, in this file.")
+@click.option("--vapid", type=FILE, help="Make a key for --vapid, in this file.")
+@click.option("--webhook", type=FILE, help="Make a secret for a target of relay, in this file.")
 @click.option("--ed25519", is_flag=True, help="With --webhook: a private key; print the public one for receivers.")
 @click.option("--kid", help="The key's id; random if left out.")
 @click.option(
     "--private",
     "private_path",
-    type=click.Path(path_type=Path),
+    type=FILE,
     show_default="private.jwk, NAME.jwk, or call-keys.jwks",
     help="The file for the private JWK; with --call, for the secret JWKS.",
 )
 @click.option(
     "--public",
     "public_path",
-    type=click.Path(path_type=Path),
+    type=FILE,
     show_default="keys.jwks, or reviewers.jwks",
     help="The file for the public JWKS.",
 )
@@ -83,29 +83,21 @@ def command(
             raise click.UsageError("--push and --vapid go with --kid alone", click.get_current_context())
         _make_push_keys(of_store, vapid, kid)
         return
-    from ..auth.tokens import ISSUER_FORM, is_issuer, make_key
+    from ..approvals.reviewers import load_reviewers, parse_reviewers
+    from ..auth.tokens import ISSUER_FORM, is_issuer, load_keys, make_key
 
-    for is_given, others, problem in (
-        (break_glass, reviewer is None, "--break-glass is for --reviewer NAME"),
-        (rotate, not call, "--rotate is for --call"),
-        (
-            quals,
-            call or reviewer is not None,
-            "--quals is for keys that sign tokens, and so not for --call or --reviewer",
-        ),
-        (
-            issuer is not None,
-            call or reviewer is not None,
-            "--issuer is for keys that sign tokens, and so not for --call or --reviewer",
-        ),
-        (issuer is not None, not is_issuer(issuer), f"--issuer: expected {ISSUER_FORM}"),
-        (
-            call,
-            reviewer is not None or public_path is not None,
-            "--call has no --reviewer and no --public: it makes one secret key",
-        ),
+    of_person = reviewer is not None
+    is_other = call or of_person
+    text = "is for keys that sign tokens, and so not for --call or --reviewer"
+    for is_wrong, problem in (
+        (break_glass and not of_person, "--break-glass is for --reviewer NAME"),
+        (rotate and not call, "--rotate is for --call"),
+        (quals and is_other, f"--quals {text}"),
+        (issuer is not None and is_other, f"--issuer {text}"),
+        (issuer is not None and not is_issuer(issuer), f"--issuer: expected {ISSUER_FORM}"),
+        (call and (of_person or public_path), "--call has no --reviewer and no --public: it makes one secret key"),
     ):
-        if is_given and others:
+        if is_wrong:
             raise click.UsageError(problem, click.get_current_context())
     if call:
         _add_call_key(private_path or Path("call-keys.jwks"), kid, rotate=rotate)
@@ -116,10 +108,10 @@ def command(
         of_reviewer = {"sub": reviewer, "alg": "Ed25519"}
         private |= of_reviewer
         shown |= of_reviewer | ({"break_glass": True} if break_glass else {})
-        _check_reviewer(shown)
+        parse_reviewers(json.dumps({"keys": [shown]}).encode(), "to be")  # raises ConfigError if the name is not valid
     private_path = private_path or Path(f"{reviewer or 'private'}.jwk")
     public_path = public_path or Path("keys.jwks" if reviewer is None else "reviewers.jwks")
-    keys = _public_keys(public_path, of_reviewers=reviewer is not None)
+    keys = _keys_in(public_path, load_keys if reviewer is None else load_reviewers)
     if any(key.get("kid") == public["kid"] for key in keys):
         raise ConfigError(f"{public_path} has a key with this kid already")
     _write_pair(private_path, private, public_path, {"keys": [*keys, shown]})
@@ -134,10 +126,7 @@ def _add_call_key(path: Path, kid: str | None, *, rotate: bool) -> None:
     """
     from ..calls.encryption import load_call_keys, make_call_key, parse_call_keys
 
-    keys: list[dict[str, str]] = []
-    if path.exists():
-        load_call_keys(path)  # raises ConfigError if anything is wrong with the file
-        keys = json.loads(path.read_text("utf-8"))["keys"]
+    keys = _keys_in(path, load_call_keys)
     if rotate:
         keys = [*keys[-1:], *keys[:-1]][:KEPT_CALL_KEYS]
     text = json.dumps({"keys": [*keys, make_call_key(kid)]}, indent=2) + "\n"
@@ -156,10 +145,7 @@ def _make_push_keys(of_store: Path | None, vapid: Path | None, kid: str | None) 
     ):
         if path is not None:
             with _naming_file(path):
-                before = path.read_bytes() if path.exists() else None
-            if before is not None:
-                parse(before, path)  # raises ConfigError if anything is wrong with the file
-            keys = [] if before is None else json.loads(before)["keys"]
+                keys = _keys_in(path, lambda at, parse=parse: parse(at.read_bytes(), at))  # type: ignore[misc]
             text = json.dumps({"keys": [make(kid or secrets.token_hex(8)), *keys]}, indent=2) + "\n"
             parse(text.encode(), f"{path}, as it would be")
             _write_secret(path.resolve(), text)
@@ -181,20 +167,12 @@ def _add_webhook_secret(path: Path, *, ed25519: bool) -> None:
     click.echo(f"secret: {path}" + (f"\npublic key: {public}" if public else ""))
 
 
-def _check_reviewer(public: Mapping[str, Any]) -> None:
-    from ..approvals.reviewers import parse_reviewers
-
-    parse_reviewers(json.dumps({"keys": [public]}).encode(), "to be")  # raises ConfigError if the name is not valid
-
-
-def _public_keys(path: Path, *, of_reviewers: bool) -> list[dict[str, Any]]:
+def _keys_in(path: Path, load: Callable[[Path], object]) -> list[dict[str, Any]]:
+    """Return the keys of a JWKS file, or none if there is no file. `load` raises ConfigError if it can't be used."""
     if not path.exists():
         return []
-    from ..approvals.reviewers import load_reviewers
-    from ..auth.tokens import load_keys
-
-    (load_reviewers if of_reviewers else load_keys)(path)  # raises ConfigError if anything is wrong with the file
-    keys: list[dict[str, Any]] = json.loads(path.read_text("utf-8"))["keys"]
+    load(path)
+    keys: list[dict[str, Any]] = json.loads(path.read_bytes())["keys"]
     return keys
 
 

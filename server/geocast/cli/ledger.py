@@ -9,11 +9,12 @@ import click
 
 from ..model.errors import ConfigError
 from . import journal
+from .options import FILE
 
 NO_MATCH = 1  # the exit status if the ledger is not intact, or can't be written now
 
 _REVIEWERS = "Keys of the reviewers (JWKS), to check signatures; none is checked if left out."
-_FOLDER = click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+_FOLDER = click.argument("folder", metavar="DIR", type=FILE)
 
 
 @click.group("ledger", short_help="Keep a record of who approved and published which alerts.")
@@ -24,7 +25,7 @@ def command() -> None:
 @command.command("write")
 @_FOLDER
 @click.option("--log", metavar="URL", envvar="GEOCAST_LOG", show_envvar=True, required=True, help="The alert log.")
-@click.option("--reviewers", type=click.Path(path_type=Path), help=_REVIEWERS)
+@click.option("--reviewers", type=FILE, help=_REVIEWERS)
 def write(folder: Path, log: str, reviewers: Path | None) -> int:
     """Follow the log and write a record of each entry into DIR, until SIGTERM; then print the head.
 
@@ -65,7 +66,7 @@ def head(folder: Path) -> None:
 @command.command("verify")
 @_FOLDER
 @click.option("--head", metavar="N:HASH", help="A head that was kept in another place; the ledger must contain it.")
-@click.option("--reviewers", type=click.Path(path_type=Path), help=_REVIEWERS)
+@click.option("--reviewers", type=FILE, help=_REVIEWERS)
 def verify(folder: Path, head: str | None, reviewers: Path | None) -> int:
     """Verify the whole chain of hashes.
 

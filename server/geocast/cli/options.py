@@ -2,26 +2,42 @@
 
 import math
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
 from ..config import SHARE, parse_address, parse_key_url, parse_origins
-from ..model.errors import ConfigError
+from ..model.errors import ConfigError, did_you_mean
 from ..model.qualifications import QUALS_FORM, are_quals
 from ..model.server_address import KeyUrl
-from . import environment
-from .environment import PREFIX
 from .journal import FORMATS
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
+PREFIX = "GEOCAST_"
+VARIABLES: set[str] = set()  # those of all options of all commands, which may run with the same environment
+# Variables of the project's other programs, which may run with the same environment, too.
+ELSEWHERE = frozenset(
+    PREFIX + name
+    for names in (
+        "TOKEN TOKEN_URL TOKEN_COMMAND WIRE PUSH_URL FEED_FORMAT PAGE_TOKEN PAGE_BIND MAP_PORT MAP_STYLE",
+        # Those of tests and measurements.
+        "LOAD_TOKEN LOAD_PUBLISH_TOKEN FAILPOINT INJECTIONS SLOW_FSYNC PICTURES CHECKED COMMAND REPORT_URL",
+        "DISPATCH_TOKEN SOAK_EXAMPLES SOAK_FEEDS SOAK_ROUNDS SOAK_STEPS SOAK_SEED SOAK_MINUTES",
+    )
+    for name in names.split()
+)
+# Kubernetes sets these variables in every pod that has a Service called `geocast` or `geocast-…` beside it.
+_SERVICE_LINK = re.compile(
+    r"GEOCAST_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
+)
 
-_Command = TypeVar("_Command", bound=Callable[..., Any])
+Decorator = Callable[[Any], Any]
 _Value = TypeVar("_Value")
 
 
@@ -55,7 +71,7 @@ def _parse_quals(text: str) -> tuple[str, ...]:
     return quals
 
 
-_FILE = click.Path(path_type=Path)
+FILE = click.Path(path_type=Path)
 ADDRESS = Parsed("HOST:PORT", parse_address)
 KEYS = Parsed[Path | KeyUrl](
     "PATH|URL", lambda text: parse_key_url(text) if "://" in text else Path(text), click.Path()
@@ -103,7 +119,7 @@ class _Option(click.Option):
             return super().process_value(ctx, self.get_default(ctx))
 
 
-def option(name: str, variable: str = "", dest: str = "", **more: Any) -> Callable[[Any], Any]:
+def option(name: str, variable: str = "", dest: str = "", **more: Any) -> Decorator:
     """Return a command line option that can also be set by an environment variable.
 
     By default, the variable is GEOCAST_ and the option's name, such as GEOCAST_LOG. Pass `variable`, the part after
@@ -111,6 +127,7 @@ def option(name: str, variable: str = "", dest: str = "", **more: Any) -> Callab
     environment. `dest` is the name of the function's parameter, if it is another one than the option's.
     """
     envvar = PREFIX + (variable or name.lstrip("-").upper().replace("-", "_"))
+    VARIABLES.add(envvar)
     names = (name, dest) if dest else (name,)
     return click.option(*names, cls=_Option, envvar=envvar, show_envvar=True, show_default=True, **more)
 
@@ -125,20 +142,25 @@ def _api_url(context: click.Context, option: click.Parameter, text: str) -> KeyU
     return url
 
 
-def api_url_option(meaning: str) -> Callable[[Any], Any]:
+def api_url_option(meaning: str) -> Decorator:
     """Return the option `--api` of a command that is a client of a node's API."""
     default = "http://127.0.0.1:8766"
     return option("--api", "API_URL", dest="api_url", metavar="URL", default=default, callback=_api_url, help=meaning)
 
 
-def journal_options(command: _Command) -> _Command:
-    """Add the options `--log-level` and `--log-format`, of commands that run until SIGTERM, to a command."""
-    for add in reversed(_JOURNAL):
-        command = add(command)
-    return command
+def together(*options: Decorator) -> Decorator:
+    """Return a decorator that adds these options to a command, in the order in which the help lists them."""
+
+    def add(command: Any) -> Any:
+        for each in reversed(options):
+            command = each(command)
+        return command
+
+    return add
 
 
-_JOURNAL = (
+# The options of commands that run until SIGTERM.
+journal_options = together(
     option("--log-level", type=click.Choice(LOG_LEVELS), default="info", help="The least level of log lines."),
     option("--log-format", type=click.Choice(FORMATS), default="text", help="Log lines as text or as JSON."),
 )
@@ -152,17 +174,19 @@ SHARE_OPTION = option(
 KEYS_REFRESH_OPTION = option(
     "--keys-refresh-s", type=click.IntRange(1, 86_400), default=300, help="Seconds until a URL is read again."
 )
-REVOKED_OPTION = option("--revoked", type=_FILE, help="Subjects whose tokens are revoked (TOML).")
+REVOKED_OPTION = option("--revoked", type=FILE, help="Subjects whose tokens are revoked (TOML).")
 # Options of the processes that run beside the nodes.
 LOG_OPTION = option("--log", metavar="URL", default="sqlite:geocast.db", help="The alert log of the nodes.")
-POLICY_OPTION = option("--policy", type=_FILE, metavar="PATH", help="The policy of the nodes, the same file.")
+POLICY_OPTION = option("--policy", type=FILE, metavar="PATH", help="The policy of the nodes, the same file.")
 REVIEWERS_OPTION = option(
-    "--reviewers", type=_FILE, help="Keys of reviewers who approve alerts (JWKS), the file of the nodes."
+    "--reviewers", type=FILE, help="Keys of reviewers who approve alerts (JWKS), the file of the nodes."
 )
 METRICS_OPTION = option("--metrics", type=ADDRESS, help="Where /metrics, /healthz and /readyz are served.")
+# The options of the processes that tell others what is in the log.
+follower_options = together(LOG_OPTION, POLICY_OPTION, REVIEWERS_OPTION, METRICS_OPTION, DRAIN_OPTION, journal_options)
 # The options of a node.
 api_option = option("--api", type=ADDRESS, default="127.0.0.1:8766", help="Where review services publish (HTTP).")
-_OPTIONS = (
+node_options = together(
     option("--stream", type=ADDRESS, default="127.0.0.1:8765", help="Where subscribers connect (WebSocket)."),
     api_option,
     option("--metrics", type=ADDRESS, help="Where /metrics is served, instead of at --api."),
@@ -186,35 +210,27 @@ _OPTIONS = (
         help="The Redis that is followed: primary, replica (the nearest that Sentinels know), or a replica's URL.",
     ),
     option("--allow-volatile-log", is_flag=True, help="Accept a Redis that loses alerts when it ends."),
-    option(
-        "--keys",
-        type=KEYS,
-        help="Public keys that tokens are checked against (JWKS): a file, or https://….",
-    ),
+    option("--keys", type=KEYS, help="Public keys that tokens are checked against (JWKS): a file, or https://…."),
     KEYS_REFRESH_OPTION,
     REVOKED_OPTION,
     option(
         "--policy",
-        type=_FILE,
+        type=FILE,
         metavar="PATH",
         help="What may be published: a TOML file, or builtin:public-warning. builtin:neighbourhood if left out.",
     ),
-    option("--reviewers", type=_FILE, help="Keys of reviewers who approve alerts (JWKS)."),
-    option("--publishers", type=_FILE, help="Rights of each publisher (TOML); else equal rights."),
-    option(
-        "--cap-sources",
-        type=_FILE,
-        help="Sources of CAP messages (TOML); none are taken if left out.",
-    ),
+    option("--reviewers", type=FILE, help="Keys of reviewers who approve alerts (JWKS)."),
+    option("--publishers", type=FILE, help="Rights of each publisher (TOML); else equal rights."),
+    option("--cap-sources", type=FILE, help="Sources of CAP messages (TOML); none are taken if left out."),
     option(
         "--cap-zones",
-        type=_FILE,
+        type=FILE,
         multiple=True,
         metavar="PATH",
         help="Polygons for the area codes of CAP (GeoJSON); may be repeated.",
     ),
-    option("--call-keys", type=_FILE, help="Secret keys that encrypt calls (JWKS)."),
-    option("--aeds", type=_FILE, help="Defibrillators for calls (GeoJSON, or Overpass JSON)."),
+    option("--call-keys", type=FILE, help="Secret keys that encrypt calls (JWKS)."),
+    option("--aeds", type=FILE, help="Defibrillators for calls (GeoJSON, or Overpass JSON)."),
     option("--origins", type=ORIGINS, default="", help="Origins of web pages that may connect, with commas."),
     option("--workers", type=click.IntRange(1, 256), default=1, help="Processes that share the stream listener."),
     option("--dev", is_flag=True, help="For trying: loopback only, tokens are optional for subscribers."),
@@ -225,22 +241,13 @@ _OPTIONS = (
         "--max-sessions", type=click.IntRange(1), help="Maximum number of connections; else what descriptors allow."
     ),
     SHARE_OPTION,
-    *_JOURNAL,
+    journal_options,
 )
 
 
-def node_options(command: _Command) -> _Command:
-    """Add the options of a node to a command, in the order in which the help lists them."""
-    for add in reversed(_OPTIONS):
-        command = add(command)
-    return command
-
-
-def unknown_variables(*others: click.Command) -> list[str]:
-    """Return a line of text for each environment variable whose name begins with GEOCAST_ but is unknown.
-
-    The variables of the current command and of the `others` are known.
-    """
-    commands = [click.get_current_context().command, *others]
-    known = {each.envvar for command in commands for each in command.params if isinstance(each.envvar, str)}
-    return list(environment.unknown(os.environ, known))
+def unknown_variables() -> Iterator[str]:
+    """Yield a line of text for each environment variable whose name begins with GEOCAST_ but is unknown."""
+    known = VARIABLES | ELSEWHERE
+    for name in sorted(os.environ.keys() - known):
+        if name.startswith(PREFIX) and not _SERVICE_LINK.fullmatch(name):
+            yield f"{name} in the environment is no setting{did_you_mean(name, known, PREFIX)}"

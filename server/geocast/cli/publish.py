@@ -6,7 +6,6 @@ import json
 import random
 import time
 import uuid
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import quote
@@ -16,8 +15,8 @@ import click
 from ..model.errors import ConfigError
 from ..model.server_address import KeyUrl
 from ..model.times import format_time
-from .client_options import SEVERITIES, token_option, token_source
-from .options import Number, api_url_option, option
+from .client_options import SEVERITIES, read_object, token_option, token_source
+from .options import Decorator, Number, api_url_option, option, together
 
 PATIENCE_S = 60.0  # how long a request is repeated that gets no answer
 ANSWER_S = 15.0
@@ -32,7 +31,6 @@ NOT_KEPT = (
 )
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
-_Decorator = Callable[[Any], Any]
 
 
 class Api:
@@ -98,28 +96,19 @@ def _in_words(told: dict[str, Any]) -> list[str]:
 # ---- options -------------------------------------------------------------------------------------------------------
 
 
-def _all(*options: _Decorator) -> _Decorator:
-    def add(command: Any) -> Any:
-        for each in reversed(options):
-            command = each(command)
-        return command
-
-    return add
-
-
-_api_options = _all(api_url_option("The API of a node."), token_option)
+_api_options = together(api_url_option("The API of a node."), token_option)
 _confirm_text = click.option(
     "--confirm-text", multiple=True, help="Confirm a kind of words that the node has questioned, e.g. address."
 )
-_signing = _all(
+_signing = together(
     option("--reviewer", default="desk-1", help="The name of the person who decided this, if nobody has to sign."),
     click.option("--form", type=_FILE, help="Without --signature: write the text to sign into this new file."),
     click.option("--signature", type=_FILE, multiple=True, help="A signature of `geocast approve`, for --form."),
 )
 
 
-def _content(*, required: bool) -> _Decorator:
-    return _all(
+def _content(*, required: bool) -> Decorator:
+    return together(
         click.option("--category", required=required, help="A key of the policy, such as fire_structure."),
         click.option("--headline", required=required, help="1 to 140 characters."),
         click.option("--description", help="Up to 1,000 characters."),
@@ -152,8 +141,9 @@ def _now() -> str:
     return format_time(time.time_ns() // 1_000_000)
 
 
-def _api(url: KeyUrl, token_file: Path | None) -> Api:
-    token = token_source(token_file)()
+def _api(fields: dict[str, Any]) -> Api:
+    """Take the values of `_api_options` out of the fields that the user has given, and return the API."""
+    url, token = fields.pop("api_url"), token_source(fields.pop("token_file"))()
     if token is None:
         raise ConfigError("a token with alerts:publish is needed: --token-file FILE, or the variable GEOCAST_TOKEN")
     return Api(url, token)
@@ -165,9 +155,11 @@ class _Signing:
     `query` makes the request a dry run whose answer has the form to sign.
     """
 
-    def __init__(
-        self, reviewer: str, form: Path | None, signatures: tuple[Path, ...], *, dry_run: bool = False
-    ) -> None:
+    def __init__(self, fields: dict[str, Any], *, dry_run: bool = False) -> None:
+        """Take the values of the options `_signing` out of the fields that the user has given."""
+        reviewer: str = fields.pop("reviewer")
+        form: Path | None = fields.pop("form")
+        signatures: tuple[Path, ...] = fields.pop("signature")
         if signatures and form is None:
             raise click.UsageError("--signature goes with --form")
         self._path = None if signatures else form
@@ -175,8 +167,8 @@ class _Signing:
         self._form: dict[str, Any] = {}
         self.approval: dict[str, Any] = {"approval": {"reviewer": reviewer, "approved_at": _now()}}
         if form is not None and signatures:
-            text, self._form = _read(form)
-            self.approval = {"approval": {"form": text, "signatures": [_read(path)[1] for path in signatures]}}
+            text, self._form = read_object(form)
+            self.approval = {"approval": {"form": text, "signatures": [read_object(path)[1] for path in signatures]}}
         elif form is not None:
             self.approval = {}
             if form.exists():
@@ -201,20 +193,6 @@ class _Signing:
         click.echo(f"{self._path}: {answer['approvals']} of the reviewers have to sign it", err=True)
 
 
-def _read(path: Path) -> tuple[str, dict[str, Any]]:
-    """Return the text of a file, exactly as it is, and the JSON object that it contains."""
-    try:
-        text = path.read_bytes().decode().rstrip("\r\n")
-        members = json.loads(text)
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from None
-    except (ValueError, RecursionError):
-        members = None
-    if not isinstance(members, dict):
-        raise ConfigError(f"{path}: expected a JSON object")
-    return text, members
-
-
 # ---- the commands --------------------------------------------------------------------------------------------------
 
 
@@ -225,23 +203,13 @@ def _read(path: Path) -> tuple[str, dict[str, Any]]:
 @click.option("--status", type=click.Choice(("actual", "exercise", "test")), default="actual", show_default=True)
 @click.option("--dry-run", is_flag=True, help="Only print whether the alert would be accepted.")
 @_content(required=True)
-def publish(
-    api_url: KeyUrl,
-    token_file: Path | None,
-    alert_id: str | None,
-    occurred_at: str | None,
-    dry_run: bool,
-    reviewer: str,
-    form: Path | None,
-    signature: tuple[Path, ...],
-    **fields: Any,
-) -> None:
+def publish(alert_id: str | None, occurred_at: str | None, dry_run: bool, **fields: Any) -> None:
     """Publish an alert, and print the answer.
 
     If the policy requires signatures, run the same command twice: with --form, and then with --signature too.
     """
     now = _now()  # before the time of approval, which `_Signing` sets
-    signing = _Signing(reviewer, form, signature, dry_run=dry_run)
+    signing, api = _Signing(fields, dry_run=dry_run), _api(fields)
     given = {"id": alert_id, "occurred_at": occurred_at}
     alert = {
         "id": uuid.uuid4().hex,
@@ -251,7 +219,7 @@ def publish(
         **_said(fields),
         **signing.approval,
     }
-    signing.answered(_api(api_url, token_file).ask("POST", f"/v1/alerts{signing.query}", alert))
+    signing.answered(api.ask("POST", f"/v1/alerts{signing.query}", alert))
 
 
 @click.command("revise")
@@ -259,21 +227,12 @@ def publish(
 @click.argument("alert_id")
 @click.option("--revision", type=click.IntRange(2), help="The number of the revision. Default: the current one + 1.")
 @_content(required=False)
-def revise(
-    api_url: KeyUrl,
-    token_file: Path | None,
-    alert_id: str,
-    revision: int | None,
-    reviewer: str,
-    form: Path | None,
-    signature: tuple[Path, ...],
-    **fields: Any,
-) -> None:
+def revise(alert_id: str, revision: int | None, **fields: Any) -> None:
     """Publish the next revision of an alert.
 
     Omitted members stay as they are, but the place has to be given again: the server does not store the exact place.
     """
-    signing, api = _Signing(reviewer, form, signature), _api(api_url, token_file)
+    signing, api = _Signing(fields), _api(fields)
     said = {**signing.of_form("revision"), **_said(fields), **({} if revision is None else {"revision": revision})}
     path = f"/v1/alerts/{quote(alert_id, safe='')}"
     current = api.ask("GET", path)["alert"]
@@ -289,19 +248,9 @@ def revise(
 @click.option("--revision", type=click.IntRange(2), help="The number of the cancel. Default: the current one + 1.")
 @_confirm_text
 @_signing
-def cancel(
-    api_url: KeyUrl,
-    token_file: Path | None,
-    alert_id: str,
-    reason: str,
-    revision: int | None,
-    confirm_text: tuple[str, ...],
-    reviewer: str,
-    form: Path | None,
-    signature: tuple[Path, ...],
-) -> None:
+def cancel(alert_id: str, reason: str, revision: int | None, confirm_text: tuple[str, ...], **fields: Any) -> None:
     """Cancel an alert: everybody who was sent the alert is sent the cancellation."""
-    signing, api = _Signing(reviewer, form, signature), _api(api_url, token_file)
+    signing, api = _Signing(fields), _api(fields)
     path = f"/v1/alerts/{quote(alert_id, safe='')}"
     number = revision or api.ask("GET", path)["alert"]["revision"] + 1
     body = {"revision": number, "reason": reason, **signing.approval, **_confirm(confirm_text)}

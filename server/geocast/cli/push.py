@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
@@ -10,6 +9,7 @@ import click
 from .options import (
     ADDRESS,
     DRAIN_OPTION,
+    FILE,
     KEYS,
     KEYS_REFRESH_OPTION,
     LOG_OPTION,
@@ -22,11 +22,8 @@ from .options import (
     journal_options,
     option,
 )
-from .serve import command as serve
 from .serve import run
 from .starting import starting
-
-_FILE = click.Path(path_type=Path)
 
 
 def _names(_context: click.Context, _option: click.Parameter, text: str) -> tuple[str, ...]:
@@ -34,26 +31,18 @@ def _names(_context: click.Context, _option: click.Parameter, text: str) -> tupl
 
 
 @click.command("push", short_help="Wake sleeping phones by Web Push.")
-@option(
-    "--listen",
-    type=ADDRESS,
-    default="127.0.0.1:8767",
-    help="Where devices are registered (HTTP).",
-)
+@option("--listen", type=ADDRESS, default="127.0.0.1:8767", help="Where devices are registered (HTTP).")
 @METRICS_OPTION
 @LOG_OPTION
 @option(
     "--devices", metavar="URL", default="sqlite:devices.db", help="Where devices are stored: sqlite:PATH or redis://…."
 )
 @option("--devices-replicas", type=click.IntRange(0, 10), default=0, help="Replicas of Redis that must have it too.")
-@option("--push-keys", type=_FILE, required=True, help="Keys that encrypt devices (JWKS; keygen --push).")
-@option("--vapid", type=_FILE, required=True, help="Keys that identify us to push services (JWKS; keygen --vapid).")
+@option("--push-keys", type=FILE, required=True, help="Keys that encrypt devices (JWKS; keygen --push).")
+@option("--vapid", type=FILE, required=True, help="Keys that identify us to push services (JWKS; keygen --vapid).")
 @option("--contact", required=True, metavar="URL", help="How push services can contact you: mailto:… or https://….")
 @option(
-    "--keys",
-    type=KEYS,
-    required=True,
-    help="Public keys that tokens are checked against (JWKS): a file, or https://….",
+    "--keys", type=KEYS, required=True, help="Public keys that tokens are checked against (JWKS): a file, or https://…."
 )
 @KEYS_REFRESH_OPTION
 @REVOKED_OPTION
@@ -68,7 +57,7 @@ def _names(_context: click.Context, _option: click.Parameter, text: str) -> tupl
     callback=_names,
     help="Those of these hosts that may be on your own network.",
 )
-@option("--push-ca", type=_FILE, help="Certificates to trust for these hosts beside the system's (PEM).")
+@option("--push-ca", type=FILE, help="Certificates to trust for these hosts beside the system's (PEM).")
 @option("--finest-cell", type=click.IntRange(5, 9), default=9, help="The finest resolution of devices' cells.")
 @option("--lease-days", type=click.IntRange(1, 30), default=30, help="Days until a device has to register again.")
 @option(
@@ -89,20 +78,15 @@ def command(
 
     SIGHUP makes the process read keys, revoked tokens, policy and reviewers again.
     """
-    with starting(log_level, log_format, serve):
-        _run(push_services, push_private, more)
+    with starting(log_level, log_format):
+        from ..push.addresses import DEFAULT_SERVICES
+        from ..push.settings import PushSettings
+        from ..run import push, push_workers
 
-
-def _run(services: str | None, private: tuple[str, ...], more: dict[str, Any]) -> None:
-    from ..push.addresses import DEFAULT_SERVICES
-    from ..push.settings import PushSettings
-    from ..run import push, push_workers
-
-    settings = PushSettings(services=services or DEFAULT_SERVICES, private=private, **more)
-    means = push.read_means(settings)
-
-    with push.listening(settings) as (listeners, metrics):
-        if settings.workers == 1:
-            run(push.run_alone(means, listeners[0], metrics))
-        else:
-            push_workers.supervise(means, listeners, metrics, run)
+        settings = PushSettings(services=push_services or DEFAULT_SERVICES, private=push_private, **more)
+        means = push.read_means(settings)
+        with push.listening(settings) as (listeners, metrics):
+            if settings.workers == 1:
+                run(push.run_alone(means, listeners[0], metrics))
+            else:
+                push_workers.supervise(means, listeners, metrics, run)

@@ -7,8 +7,6 @@ import signal
 import socket
 from collections.abc import Iterator
 
-import click
-
 from ..config import bind
 from ..model.errors import ConfigError
 from ..model.server_address import Address
@@ -24,14 +22,13 @@ def bound(address: Address | None) -> Iterator[socket.socket | None]:
 
 
 @contextlib.contextmanager
-def starting(log_level: str, log_format: str, *others: click.Command) -> Iterator[None]:
+def starting(log_level: str, log_format: str) -> Iterator[None]:
     """Write log messages while the `with` block runs, as `journal.kept` does. SIGHUP is blocked from now on.
 
-    Raise ConfigError if a variable in the environment is unknown. The variables of the `others` are known, because
-    these commands may run in the same environment.
+    Raise ConfigError if a variable in the environment is unknown.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # until there is a handler, SIGHUP would end the process
     with journal.kept(log_level, log_format):
-        if unknown := unknown_variables(*others):
+        if unknown := list(unknown_variables()):
             raise ConfigError(*unknown)
         yield

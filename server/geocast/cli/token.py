@@ -13,7 +13,7 @@ import click
 from ..auth.scopes import SCOPES
 from ..model.errors import ConfigError, did_you_mean
 from ..model.server_address import KeyUrl
-from .options import KEYS, QUALS
+from .options import FILE, KEYS, QUALS
 
 if TYPE_CHECKING:
     from ..auth.token_report import TokenReport
@@ -28,7 +28,7 @@ _READ = ("aud", "sub", "exp", "nbf", "iat", "scope", "quals")  # the claims that
 @click.option(
     "--key",
     "key_path",
-    type=click.Path(path_type=Path),
+    type=FILE,
     default="private.jwk",
     show_default=True,
     help="The private key to sign with (JWK).",
@@ -51,7 +51,7 @@ _READ = ("aud", "sub", "exp", "nbf", "iat", "scope", "quals")  # the claims that
 )
 @click.option(
     "--revoked",
-    type=click.Path(path_type=Path),
+    type=FILE,
     envvar="GEOCAST_REVOKED",
     show_envvar=True,
     help="With --check: subjects whose tokens are revoked (TOML).",

@@ -188,7 +188,7 @@ def make_app(feed: Feed, clock: Clock) -> ASGIApp:
         route("/v1/cap/{alert_id}.xml", feed.message, cap.MEDIA_TYPE),
         *([] if feed.areas is None else _routes_of_areas(feed.areas, feed)),
     ]
-    return _Bounds(application(routes, lambda _, problem: problem_document(problem)), feed)
+    return _Bounds(application(routes, problem_document), feed)
 
 
 @dataclass(slots=True)

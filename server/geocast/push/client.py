@@ -30,4 +30,3 @@ class PushClient(Protocol):
 
     async def send(self, push: Push, within_s: float) -> PostResponse:
         """Send a push, and return its result after at most `within_s` seconds."""
-        ...

@@ -26,7 +26,7 @@ from typing import TypeVar
 
 from ..model.errors import StoreUnavailable
 from ..storage.write_behind import WriteBehind
-from .devicestore import DeliveryRecord, DeviceStore, Limits, Put, RegistrationKey, StoredDevice, shard_of
+from .devicestore import DeliveryRecord, DeviceStore, RegistrationKey, shard_of
 from .shards import Shards
 
 _T = TypeVar("_T")
@@ -73,38 +73,15 @@ class DeliveryJournal(WriteBehind[tuple[bytes, bytes], DeliveryRecord]):
             named = {(shard_of(line.device), line.term) for line in notes.values()}
             self._shards.refused([shard for shard in refused if (shard, terms.get(shard)) in named])
 
-    async def put(
-        self,
-        device: StoredDevice,
-        was: StoredDevice | None,
-        *,
-        limits: Limits | None,
-        note: bytes,
-        lines: Sequence[DeliveryRecord],
-    ) -> Put:
-        """Store a device in the device store, and return the result of `DeviceStore.put`.
-
-        Raise StoreUnavailable if the store can't be used.
-        """
-        return await self._written(self._store.put(device, was, limits=limits, note=note, lines=lines))
-
-    async def rename(self, was: StoredDevice, device: StoredDevice, lines: Sequence[DeliveryRecord]) -> None:
-        """Store a device under a new digest, and delete it under its old digest.
-
-        `device` is the device with its new digest, `lines` are its delivery records (which alerts it was sent), and
-        `was` is the device as it is stored now. Raise StoreUnavailable if the store can't be used.
-        """
-        await self._written(self._store.put(device, None, lines=lines))
-        await self.forget([was.known])
-
     async def forget(self, devices: Collection[RegistrationKey]) -> None:
         """Delete devices from the device store, as `DeviceStore.forget` does.
 
         Raise StoreUnavailable if the store can't be used.
         """
-        await self._written(self._store.forget(devices))
+        await self.watched(self._store.forget(devices))
 
-    async def _written(self, write: Awaitable[_T]) -> _T:
+    async def watched(self, write: Awaitable[_T]) -> _T:
+        """Await a write to the device store, and note whether it works. Raise StoreUnavailable if it does not."""
         try:
             result = await write
         except StoreUnavailable as error:

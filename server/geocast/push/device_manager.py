@@ -36,30 +36,23 @@ Everything runs in one thread: nothing else changes the fan-out between two `awa
 import asyncio
 import contextlib
 import logging
-import random
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from ..alertlog import Counts
-from ..clock import Clock
 from ..metrics import report_caught
 from ..model.alert import Entry, Untrusted
 from ..model.errors import StoreUnavailable
 from ..stream.live_alerts import LiveAlerts
-from ..stream.own_tests import OwnTests
-from .addresses import Services
-from .client import PushClient
 from .delivery_journal import DeliveryJournal
 from .device_reader import RECHECKED, DeviceReader
 from .device_repository import Change, DeviceRepository, OpenedDevice
-from .devicestore import DeliveryRecord, DeviceStore, Limits, PutResult, RegistrationKey, StoredDevice, shard_of
-from .encryption import Keyring, Record
+from .devicestore import DeliveryRecord, Limits, PutResult, RegistrationKey, StoredDevice, shard_of
 from .lease_watch import LeaseWatch
+from .means import DeviceMeans
 from .own_tests import DeviceTests
 from .scheduler import PushScheduler
 from .shard_loader import ShardLoader
-from .shards import Shards
-from .webpush import Vapid
 
 logger = logging.getLogger(__name__)
 
@@ -86,45 +79,18 @@ class DeviceManager:
     which belongs to one process at a time. The module's docstring has the rules.
     """
 
-    def __init__(
-        self,
-        capacity: int,
-        store: DeviceStore,
-        shards: Shards,
-        client: PushClient,
-        keyring: Keyring,
-        services: Services,
-        vapid: Vapid,
-        clock: Clock,
-        chance: Callable[[], float] = random.random,
-        stands: Callable[[Record], bool | None] = lambda _record: True,
-        own_tests: OwnTests | None = None,
-    ) -> None:
-        """Create a manager without devices, for at most `capacity` devices.
-
-        `own_tests` makes the test alerts that devices ask for; if it is None, it uses the built-in policy.
-
-        `stands` is called with a device's record. It returns whether the token with which the device registered is
-        still valid, or None if this process does not know the key that signed the token. `recheck` forgets the device
-        if the result is False or None. When a single device is read from the store, the device is forgotten only if the
-        result is False.
-        """
-        self.own_tests = own_tests or OwnTests()
-        self.recorder = DeliveryJournal(store, shards)
-        self.records = DeviceRepository(store, self.recorder, keyring)
-        # One row more, for the temporary row that `count_owed` needs.
-        self.sending = PushScheduler(
-            capacity + 1, self.records, client, keyring, shards, services, vapid, clock, chance
-        )
+    def __init__(self, means: DeviceMeans) -> None:
+        """Create a manager without devices."""
+        self.own_tests = means.own_tests
+        self.recorder = DeliveryJournal(means.store, means.shards)
+        self.records = DeviceRepository(means.store, self.recorder, means.keyring)
+        self.sending = PushScheduler(means, self.records)
         self.fanout, self.devices = self.sending.fanout, self.sending.devices
         self._leases = LeaseWatch(self.sending, self.records)
-        self._tests = DeviceTests(self.sending, self.own_tests, clock)
-        self.reader = DeviceReader(
-            capacity, self.records, self.sending, shards, services, vapid, stands, self._leases, self._tests
-        )
-        self.loader = ShardLoader(store, self.reader)
-        self._store = store
-        self._shards = shards
+        self._tests = DeviceTests(self.sending, self.own_tests, means.clock)
+        self.reader = DeviceReader(means, self.records, self.sending, self._leases, self._tests)
+        self.loader = ShardLoader(self.reader)
+        self._store, self._shards = means.store, means.shards
         self._may_lack = False  # whether changes of other processes may have been missed
         self._retrying: asyncio.Task[None] | None = None  # deals with devices to forget, and devices to read again
 

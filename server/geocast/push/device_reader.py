@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ..geometry.sphere import cell_place
@@ -12,16 +12,14 @@ from ..model import languages
 from ..model.alert import SEVERITY_RANK
 from ..model.errors import trace
 from ..stream.own_tests import split_request
-from .addresses import Services
 from .device_repository import DeviceRepository, OpenedDevice
 from .devices import Device
 from .devicestore import shard_of
 from .encryption import Record
 from .lease_watch import LeaseWatch, may_test
+from .means import DeviceMeans
 from .own_tests import DeviceTests
 from .scheduler import PushScheduler
-from .shards import Shards
-from .webpush import Vapid
 
 logger = logging.getLogger(__name__)
 
@@ -31,19 +29,11 @@ RECHECKED = 500  # number of devices whose tokens are checked, or whose lines ar
 
 @dataclass(eq=False)
 class DeviceReader:
-    """Reads devices from the store, and adds, changes or removes them in this process.
+    """Reads devices from the store, and adds, changes or removes them in this process."""
 
-    `stands` is called with a device's record. It returns whether the token with which the device registered is still
-    valid, or None if this process does not know the key that signed the token.
-    """
-
-    capacity: int
+    means: DeviceMeans
     records: DeviceRepository
     sending: PushScheduler
-    shards: Shards
-    services: Services
-    vapid: Vapid
-    stands: Callable[[Record], bool | None]
     leases: LeaseWatch
     tests: DeviceTests
     set_aside: int = 0  # number of stored devices that this process can't use as they are; they stay in the store
@@ -62,7 +52,7 @@ class DeviceReader:
         Return None if the device does not belong to this process. `holding` maps the ids of the alerts that the device
         says it has to their revisions. Raise StoreUnavailable if the store can't be used.
         """
-        if shard_of(digest) not in self.shards.terms:
+        if shard_of(digest) not in self.means.shards.terms:
             return None
         async with self.turn:
             if self.reading is not None:
@@ -107,9 +97,9 @@ class DeviceReader:
         if device is not None and (kept is None or kept.record.secret != device.record.secret):
             self._devices.leave(device)  # it was forgotten, and may have registered again
             device = None
-        if kept is None or shard_of(digest) not in self.shards.terms:
+        if kept is None or shard_of(digest) not in self.means.shards.terms:
             return None
-        if self.stands(kept.record) is False:  # its token was revoked before it was read
+        if self.means.stands(kept.record) is False:  # its token was revoked before it was read
             if device is not None:
                 self._devices.leave(device)
             self._devices.forgotten["revoked"] += 1
@@ -141,8 +131,8 @@ class DeviceReader:
         have. It stays in the store, because the operator may change that.
         """
         (stored, record, lines, _), now = kept, self.sending.tick()
-        endpoint = self.services.allowed(record.endpoint)
-        if endpoint is None or not self.vapid.has(record.vapid) or len(self._devices) >= self.capacity:
+        endpoint = self.means.services.allowed(record.endpoint)
+        if endpoint is None or not self.means.vapid.has(record.vapid) or len(self._devices) >= self.means.capacity:
             self.set_aside += 1
             return None
         if any(line.is_odd for line in lines):
@@ -150,7 +140,7 @@ class DeviceReader:
         if stored.until_ms <= now.wall_ms:
             self._devices.to_forget.add(stored.known)
             return None
-        term = self.shards.terms[shard_of(stored.device)]
+        term = self.means.shards.terms[shard_of(stored.device)]
         device = Device(stored.device, record, endpoint, stored.endpoint, stored.until_ms, term)
         row = self._fanout.enter(_places(record), _filter(record), may_test=may_test(record, now))
         try:
@@ -182,7 +172,7 @@ class DeviceReader:
         if device.owed is not None and (held := holding.get(device.owed.alert.id)) is not None:
             device.owed.recipient = True
             device.owed.held = held >= device.owed.message.number
-        endpoint = self.services.allowed(record.endpoint)
+        endpoint = self.means.services.allowed(record.endpoint)
         if endpoint is not None and record.endpoint != before.endpoint:
             device.endpoint, device.endpoint_digest = endpoint, kept.stored.endpoint
             self.sending.moved(device)
@@ -217,7 +207,7 @@ class DeviceReader:
         Call this after the token keys or revocations were reloaded, and after shards were loaded.
         """
         for part in self._devices.parts(RECHECKED):
-            await self._devices.forget([each for each in part if not self.stands(each.record)], "revoked")
+            await self._devices.forget([each for each in part if not self.means.stands(each.record)], "revoked")
             await asyncio.sleep(0)
 
 

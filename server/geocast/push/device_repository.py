@@ -49,7 +49,7 @@ class DeviceRepository:
     def __init__(self, store: DeviceStore, recorder: DeliveryJournal, keyring: Keyring) -> None:
         """Create a repository of the devices in `store`.
 
-        All writes go through `recorder`, which tracks whether the store can be written.
+        `recorder` watches all writes, so it knows whether the store can be written.
         """
         self.recorder = recorder
         self._store = store
@@ -115,7 +115,8 @@ class DeviceRepository:
                 return None, before
             stored = self.sealed(*made)
             was, told = (None, ()) if found is None else found
-            put = await self.recorder.put(stored, was, limits=limits, note=note, lines=held(stored, told))
+            write = self._store.put(stored, was, limits=limits, note=note, lines=held(stored, told))
+            put = await self.recorder.watched(write)
             if put.result is not PutResult.CHANGED:
                 return put, before
         raise StoreUnavailable("other processes keep changing the device")

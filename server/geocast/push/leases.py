@@ -84,7 +84,6 @@ class LeaseStore(Protocol):
         `held` maps each shard that the process holds to the number of its lease. If `may_take`, also take free shards,
         until the process has its share of all shards (Rule 4).
         """
-        ...
 
     async def release(self, process: str, held: Mapping[int, int], *, leaving: bool) -> None:
         """Free shards (subsets of the devices), so that other processes can take them.
@@ -92,7 +91,6 @@ class LeaseStore(Protocol):
         `held` maps each of them to the number of its lease. If `leaving`, the process is about to exit and no longer
         counts as running.
         """
-        ...
 
 
 class LeasedShards:

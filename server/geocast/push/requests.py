@@ -4,17 +4,18 @@ from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple
 
-from ..clock import Clock, Now
+from ..clock import Now
 from ..egress.outcomes import PostOutcome, PostResponse
 from ..metrics import report_caught
 from ..stream.live_alerts import LiveAlert
 from . import messages
-from .client import Push, PushClient
+from .client import Push
 from .devices import Device
 from .encryption import Record
+from .means import DeviceMeans
 from .queues import Queues
 from .service_limits import wait_s
-from .webpush import Vapid, encrypt
+from .webpush import encrypt
 
 TRIES = 3  # after so many failures to make a push of an entry, a device waits for the alert's next one
 LATE_S = 1.0  # pause of a device whose request can't start for a reason other than a gate
@@ -40,17 +41,10 @@ class PushRequests:
     Callers may set `answered`. It is called with the push service and the status of each answer.
     """
 
-    def __init__(
-        self, client: PushClient, vapid: Vapid, queues: Queues, clock: Clock, chance: Callable[[], float]
-    ) -> None:
-        """Create the object. `chance` returns a random number from 0 to 1."""
+    def __init__(self, means: DeviceMeans, queues: Queues) -> None:
         self.outcomes: Counter[str] = Counter()  # requests by outcome
         self.answered: Callable[[str, str], None] = lambda _service, _status: None
-        self._client = client
-        self._vapid = vapid
-        self._queues = queues
-        self._clock = clock
-        self._chance = chance
+        self._means, self._queues = means, queues
 
     async def send(self, device: Device, outgoing: Outgoing, now: Now) -> tuple[PostOutcome, float]:
         """Encrypt a message, push it to a device, and count the answer.
@@ -63,16 +57,16 @@ class PushRequests:
         answer = PostResponse(PostOutcome.FAILED, "internal")  # until `send` is called, nothing was sent
         try:
             body = encrypt(text, record.p256dh, record.auth, size)
-            authorization = self._vapid.header(record.vapid, endpoint.origin, now.wall_ms // 1000)
+            authorization = self._means.vapid.header(record.vapid, endpoint.origin, now.wall_ms // 1000)
             topic, urgency = messages.topic(record.topic_key, outgoing.topic), messages.URGENCIES[outgoing.rank]
             push = Push(endpoint, body, ttl_s, urgency, topic, authorization, device.admission.lane.known)
             answer = PostResponse(PostOutcome.MAYBE, "internal")
-            answer = await self._client.send(push, ttl_s)
+            answer = await self._means.client.send(push, ttl_s)
         except Exception as error:
             report_caught("a push request failed", error)
         self.outcomes[answer.outcome.value] += 1
         try:
-            ended_s = self._clock.now().monotonic
+            ended_s = self._means.clock.now().monotonic
             self._queues.record(device, endpoint, answer.outcome, ended_s, ended_s - now.monotonic)
             self.answered(endpoint.service, answer.status)
         except Exception as error:
@@ -96,12 +90,12 @@ class PushRequests:
         if outcome is PostOutcome.LARGE and device.record.small:
             outcome = PostOutcome.REFUSED  # no smaller body can be made
         device.failures = 0 if outcome in (PostOutcome.SENT, PostOutcome.LARGE) else device.failures + 1
-        return wait_s(outcome, device.failures, answer.retry_after_s, left_s, self._chance())
+        return wait_s(outcome, device.failures, answer.retry_after_s, left_s, self._means.chance())
 
     def pause_after_error(self, device: Device) -> float:
         """Return for how many seconds to pause a device after an exception that nobody expected."""
         device.failures += 1
-        return wait_s(PostOutcome.MAYBE, device.failures, None, float("inf"), self._chance())
+        return wait_s(PostOutcome.MAYBE, device.failures, None, float("inf"), self._means.chance())
 
     def pause_unmade(self, device: Device, alert: LiveAlert, error: Exception) -> float:
         """Note that an entry could not become a push; return for how many seconds to pause the device.

@@ -11,17 +11,15 @@ import logging
 from collections.abc import Callable, Collection, Hashable
 from dataclasses import dataclass, field
 
-from starlette.applications import Starlette
 from starlette.datastructures import Headers
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..api.drain import Drain
-from ..api.middleware import bearer, body_of, granted, invalid_token, unauthorized
-from ..api.responses import RETRY_AFTER_S, allowed, as_problem, problem_document
+from ..api.middleware import authenticated, bearer, body_of, granted, unauthorized
+from ..api.responses import RETRY_AFTER_S, application, as_problem, problem_document
 from ..auth.jwks_refresh import NewerKeys
 from ..auth.scopes import RECEIVE
 from ..auth.tokens import TokenVerifier
@@ -78,6 +76,11 @@ class DevicesContext:
             raise Problem.later(problems.STORE_UNAVAILABLE, RETRY_AFTER_S)
         return self.registering
 
+    def refused(self, problem: Problem) -> Response:
+        """Return a response with this problem, and count the problem by its type."""
+        self.metrics.refused.labels(problem.slug).inc()
+        return problem_document(problem)
+
 
 def make_app(calls: DevicesContext) -> ASGIApp:
     """Return the ASGI application of the listener."""
@@ -113,30 +116,15 @@ def make_app(calls: DevicesContext) -> ASGIApp:
             raise unauthorized()
         return JSONResponse(answer)
 
-    async def problem(request: Request, error: Exception) -> Response:
-        found = as_problem(error)
-        if found.type is problems.METHOD_NOT_ALLOWED:
-            found.headers["Allow"] = allowed(app.routes, request.url.path)
-        return _refused(calls, found)
-
-    app = Starlette(
-        routes=[
-            Route(OFFER, offer),
-            Route(DEVICES, forget, methods=["DELETE"]),
-            Route(DEVICES + "/{device_id}", register, methods=["PUT"]),
-            Route(DEVICES + "/{device_id}", forget, methods=["DELETE"]),
-            Route(DEVICES + "/{device_id}", show),
-            Route(DEVICES + "/{device_id}/subscription", readdress, methods=["PUT"]),
-        ],
-        exception_handlers=dict.fromkeys((Problem, StoreUnavailable, HTTPException, Exception), problem),
-    )
-    app.router.redirect_slashes = False
-    return _Gate(app, calls)
-
-
-def _refused(calls: DevicesContext, problem: Problem) -> Response:
-    calls.metrics.refused.labels(problem.slug).inc()
-    return problem_document(problem)
+    routes = [
+        Route(OFFER, offer),
+        Route(DEVICES, forget, methods=["DELETE"]),
+        Route(DEVICES + "/{device_id}", register, methods=["PUT"]),
+        Route(DEVICES + "/{device_id}", forget, methods=["DELETE"]),
+        Route(DEVICES + "/{device_id}", show),
+        Route(DEVICES + "/{device_id}/subscription", readdress, methods=["PUT"]),
+    ]
+    return _Gate(application(routes, calls.refused), calls)
 
 
 @dataclass(slots=True)
@@ -160,7 +148,8 @@ class _Gate:
             if message["type"] == "http.response.start":
                 started = True
                 if may_read:
-                    message["headers"] += _shared_with(str(origin))
+                    shared = (b"access-control-allow-origin", str(origin).encode("latin-1"))
+                    message["headers"] += [shared, (b"vary", b"Origin")]
             await send(message)
 
         try:
@@ -169,16 +158,16 @@ class _Gate:
             with self.calls.requests.place(subject):
                 await answer(scope, receive, noted)
         except (Problem, StoreUnavailable) as error:
-            await _refused(self.calls, as_problem(error))(scope, receive, noted)
+            await self.calls.refused(as_problem(error))(scope, receive, noted)
         except asyncio.CancelledError:
             if not self.calls.drain.begun:
                 raise
             if not started:  # the drain (shutdown) ended the request before it was answered
-                await _refused(self.calls, Problem.later(problems.DRAINING, RETRY_AFTER_S))(scope, receive, noted)
+                await self.calls.refused(Problem.later(problems.DRAINING, RETRY_AFTER_S))(scope, receive, noted)
         except Exception as error:
             logger.error("a request to the device API failed: %s", trace(error))
             if not started:
-                await _refused(self.calls, Problem(problems.INTERNAL))(scope, receive, noted)
+                await self.calls.refused(Problem(problems.INTERNAL))(scope, receive, noted)
 
     async def _admitted(self, scope: Scope, headers: Headers, origin: str | None) -> tuple[ASGIApp, Hashable]:
         """Return the application that answers the request, and the subject (token owner) who has made the request.
@@ -203,23 +192,14 @@ class _Gate:
 
         Raise Problem (401) if the check fails, and StoreUnavailable if the device store can't be used.
         """
-        calls, token = self.calls, bearer(scope)
+        calls = self.calls
         device_id, _, rest = scope["path"].removeprefix(f"{DEVICES}/").partition("/")
         if rest == "subscription":
-            device = scope["device"] = await calls.taking().knowing(device_id, token)
+            device = scope["device"] = await calls.taking().knowing(device_id, bearer(scope))
             if device is None:
                 raise unauthorized()
             return device.stored.device
-        if calls.newer_keys is not None and not calls.tokens.knows_key_of(token):
-            await calls.newer_keys.waited()
-        grant = scope["grant"] = calls.tokens.check(token, calls.clock.now(), again=True)
-        if grant is None:
-            raise invalid_token(calls.tokens, token, calls.clock.now()) if token else unauthorized()
-        return grant.subject
-
-
-def _shared_with(origin: str) -> list[tuple[bytes, bytes]]:
-    return [(b"access-control-allow-origin", origin.encode("latin-1")), (b"vary", b"Origin")]
+        return await authenticated(scope, calls.tokens, calls.newer_keys, calls.clock)
 
 
 def _preflight() -> Response:

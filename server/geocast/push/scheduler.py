@@ -64,7 +64,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import failpoints
-from ..clock import Clock, Now
+from ..clock import Now
 from ..egress.outcomes import PostOutcome
 from ..metrics import report_caught
 from ..model.languages import choice
@@ -73,20 +73,17 @@ from ..stream.fanout import FanOut
 from ..stream.live_alerts import RECIPIENT, LiveAlert
 from ..wire.frames import encode_json
 from . import messages
-from .addresses import Services
-from .client import PushClient
 from .delivery_lines import DeliveryLines
 from .device_repository import DeviceRepository
 from .device_rows import Devices
 from .device_state import DeviceEvent, DeviceState
 from .devices import Admission, Device, Owed, Times, Urgency
 from .devicestore import DeliveryRecord, State
-from .encryption import Keyring, Record
+from .encryption import Record
+from .means import DeviceMeans
 from .messages import PushMessage
 from .queues import Queues
 from .requests import LATE_S, TRIES, Outgoing, PushRequests, entry_of
-from .shards import Shards
-from .webpush import Vapid
 
 MARKS = 5  # when so many stored records say that a host has accepted a push, no more are needed
 TURN_S = 0.001  # after this time in `_run`, other tasks of the event loop run
@@ -99,19 +96,8 @@ class PushScheduler:
     the rules.
     """
 
-    def __init__(
-        self,
-        capacity: int,
-        records: DeviceRepository,
-        client: PushClient,
-        keyring: Keyring,
-        shards: Shards,
-        services: Services,
-        vapid: Vapid,
-        clock: Clock,
-        chance: Callable[[], float],
-    ) -> None:
-        """Create a scheduler for at most `capacity` devices at once. `chance` returns a random number from 0 to 1.
+    def __init__(self, means: DeviceMeans, records: DeviceRepository) -> None:
+        """Create a scheduler without devices.
 
         Callers may set `took`. It is called for each accepted push, with the seconds since the node accepted the alert
         or cancel.
@@ -120,15 +106,15 @@ class PushScheduler:
         self.took: Callable[[float], None] = lambda _seconds: None
         self.idle = asyncio.Event()  # set while no request is under way
         self.idle.set()
+        capacity = means.capacity + 1  # for the temporary row that `DeviceReader.count_owed` needs
         self.fanout = FanOut(capacity, self)
-        self.queues = Queues(services.entries)
-        self.requests = PushRequests(client, vapid, self.queues, clock, chance)
-        self.lines = DeliveryLines(self.fanout.live, keyring)
+        self.queues = Queues(means.services.entries)
+        self.requests = PushRequests(means, self.queues)
+        self.lines = DeliveryLines(self.fanout.live, means.keyring)
         self.devices = Devices(capacity, self.fanout, self.queues, records.recorder)
         self._records = records
-        self._shards = shards
-        self._clock = clock
-        self._now = clock.now()  # the time that the fan-out works with, set by `tick`
+        self._shards, self._clock = means.shards, means.clock
+        self._now = means.clock.now()  # the time that the fan-out works with, set by `tick`
         self._next: list[Device] = []  # devices that took an alert in this turn; `_run` sends them
         self._pauses = Times()  # devices and when their pauses end
         self._tasks: set[asyncio.Task[None]] = set()

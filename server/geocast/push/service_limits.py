@@ -49,6 +49,7 @@ from collections.abc import Hashable
 from typing import Any
 
 from ..egress.outcomes import PostOutcome
+from ..model.times import backoff_s
 
 AT_MOST = 200  # the greatest width
 FIRST, QUICK_S, IDLE_S = 32, 2.0, 5.0
@@ -81,7 +82,7 @@ def wait_s(outcome: PostOutcome, failures: int, retry_after_s: float | None, lef
         return REFUSED_WAIT_S
     if outcome in (PostOutcome.BUSY, PostOutcome.FAILED) and retry_after_s is not None:
         return max(1.0, min(retry_after_s, MAX_RETRY_AFTER_S, left_s - LAST_TRY_S))
-    grown = min(FIRST_WAIT_S * 2.0 ** min(failures - 1, 16), LAST_WAIT_S)
+    grown = backoff_s(FIRST_WAIT_S, failures, LAST_WAIT_S)
     return grown * (0.5 + chance)
 
 

@@ -13,6 +13,7 @@ from ..config import REDIS_SCHEMES, SHARE, FollowerSettings
 from ..egress.tls import tls_trusting
 from ..model.errors import ConfigError
 from ..model.server_address import Address, KeyUrl
+from ..model.toml_file import read_file
 from .addresses import DEFAULT_SERVICES
 
 _CONTACT = re.compile(r"mailto:[^\s@,]{1,200}@[^\s@,]{1,200}|https://[^\s,]{1,300}")
@@ -66,17 +67,6 @@ def trusted(path: Path | None) -> ssl.SSLContext:
     if path is None:
         return ssl.create_default_context()
     try:
-        return tls_trusting(read("--push-ca", path).decode())
+        return tls_trusting(read_file("--push-ca", path).decode())
     except ValueError:
         raise ConfigError(f"--push-ca {path}: no certificates in PEM") from None
-
-
-def read(option: str, path: Path) -> bytes:
-    """Return the content of the file at `path`.
-
-    Raise ConfigError if the file can't be read. The error names the command-line option `option`.
-    """
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"{option} {path}: {error.strerror}") from None

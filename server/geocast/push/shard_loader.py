@@ -11,7 +11,7 @@ from ..model.alert import SEVERITY_RANK
 from ..model.errors import StoreUnavailable
 from .device_reader import DeviceReader
 from .devices import Device
-from .devicestore import DeviceStore, Found, shard_of
+from .devicestore import Found, shard_of
 
 LOADED = 200  # number of devices that are added before other tasks of the event loop run
 LAUNCHED = 200  # number of live alerts that are launched at once: up to 2 ms
@@ -21,11 +21,10 @@ LET_GO_S = 10.0  # longest wait for requests under way when a shard is let go
 class ShardLoader:
     """Loads and removes the devices of this process's shards: an implementation of `ShardOwner`."""
 
-    def __init__(self, store: DeviceStore, reader: DeviceReader) -> None:
+    def __init__(self, reader: DeviceReader) -> None:
         self.has_taken = asyncio.Event()  # set when the first shards have been loaded
-        self._store = store
-        self._reader = reader
-        self._sending, self._shards = reader.sending, reader.shards
+        self._reader, self._sending = reader, reader.sending
+        self._store, self._shards = reader.means.store, reader.means.shards
 
     async def take(self, terms: Mapping[int, int]) -> None:
         """Load the devices of new shards (subsets of the devices), and push them what they lack (rules WPS5, WPO3).
@@ -87,7 +86,9 @@ class ShardLoader:
         elif kept.key > 0:  # encrypted with an older key
             renamed = self._reader.records.sealed(kept.record, stored.until_ms)
             renamed_lines = self._sending.lines.renamed(lines, kept.key, renamed.device)
-            await self._reader.records.recorder.rename(stored, renamed, renamed_lines)
+            recorder = self._reader.records.recorder
+            await recorder.watched(self._store.put(renamed, None, lines=renamed_lines))
+            await recorder.forget([stored.known])
             again.add(renamed.device)
         else:
             self._reader.enter(kept, {})

@@ -32,14 +32,12 @@ class ShardOwner(Protocol):
         `terms` maps each shard to the number of its term. Raise StoreUnavailable if the store can't be used; then none
         of these devices stays loaded.
         """
-        ...
 
     async def let_go(self, shards: Collection[int]) -> None:
         """Remove the devices of these shards (subsets of the devices), because this process gives them up.
 
         Wait a limited time for requests under way to end, and record their outcomes.
         """
-        ...
 
 
 class Shards(Protocol):
@@ -53,11 +51,9 @@ class Shards(Protocol):
     @property
     def terms(self) -> Mapping[int, int]:
         """The shards (subsets of the devices) that this process holds: shard -> number of the term (Rule 1)."""
-        ...
 
     def may_send(self, shard: int) -> bool:
         """Return whether pushes to the devices of a shard may start now (Rule 2)."""
-        ...
 
     def refused(self, shards: Collection[int]) -> None:
         """Stop serving these shards (subsets of the devices), because the store has refused records of their devices.
@@ -65,18 +61,15 @@ class Shards(Protocol):
         The refusal means that other processes have taken the shards. `may_send` returns False from now on, and
         `ShardOwner.let_go` is called soon.
         """
-        ...
 
     async def attach(self, owner: ShardOwner) -> None:
         """Take and free shards (subsets of the devices), forever; `owner` loads and removes their devices (Rule 3)."""
-        ...
 
     async def stop(self) -> None:
         """Free all shards (subsets of the devices), so that other processes can take them.
 
         Before this, the caller must stop the object that has the devices, and write their delivery records.
         """
-        ...
 
 
 class StaticShards:

@@ -4,7 +4,7 @@ node       a node in one process: the log, the api listener and the stream liste
 workers    a node in several processes, for more sessions than one core can serve: a supervisor, an api process and
            stream processes, which are started by `forking` and send each other datagrams (`channel`, `links`)
 runtime_config, key_source   the values that a reload replaces: keys, policy, publishers, sources of CAP messages
-reload_mailbox               how all processes of a node get the same configuration after a reload
+channel                      how all processes of a node get the same configuration after a reload
 ledger, push, push_workers   `geocast ledger` and `geocast push`
 supervising, threads         replacing processes that died; threads for slow work
 loop_watch                   logs which function kept the event loop from its other work

@@ -85,11 +85,7 @@ async def opened_log(
         await alert_log.stop()
 
 
-def tail_of(log: str) -> LogTail:
-    """Return an object that follows the alert log named by `--log`, and writes nothing.
-
-    Raise ConfigError if the value of `--log` is not valid.
-    """
+def _tail_of(log: str) -> LogTail:
     scheme, _, rest = log.partition(":")
     if scheme in REDIS_SCHEMES:
         from ..alertlog.redis_streams.tail import RedisTail
@@ -102,8 +98,11 @@ def tail_of(log: str) -> LogTail:
 
 @contextlib.asynccontextmanager
 async def opened_tail(log: str) -> AsyncIterator[LogTail]:
-    """Open a reader of the alert log named by `--log` while the block runs. Raise ConfigError if there is no log."""
-    tail = tail_of(log)
+    """Open a reader of the alert log named by `--log`, which writes nothing, while the block runs.
+
+    Raise ConfigError if the value of `--log` is not valid or there is no log.
+    """
+    tail = _tail_of(log)
     try:
         await tail.start()
         await refuse_missing(tail)

@@ -14,18 +14,18 @@ import contextlib
 import logging
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 from prometheus_client.core import Metric
 
 from .. import tasks
 from ..auth.jwks_client import fetch_keys
 from ..auth.jwks_refresh import NewerKeys
-from ..config import FollowerSettings
 from ..metrics import counters, gauge
 from ..model.errors import ConfigError
 from ..model.server_address import KeyUrl
-from ..tasks import Work
+from .process import Process
 from .runtime_config import RuntimeConfig
 
 logger = logging.getLogger(__name__)
@@ -33,34 +33,25 @@ logger = logging.getLogger(__name__)
 AGAIN_S = 30.0  # least time between two fetches for unknown keys; longest time from a failed fetch to another one
 
 
-class KeySource:
-    """Fetches the key set from a URL, regularly and on demand.
+@dataclass(eq=False)
+class KeySource(tasks.Part):
+    """Fetches the key set from `url` every `every_s` seconds, and on demand.
 
     A connection or request that needs newer keys uses `newer` to wait for them.
+
+    The function `have` returns the key set in use, as the bytes that were fetched. `changed` is called with a fetched
+    set that differs from it. `settled` is called when a fetch brings no new set: the set is the same, or the fetch
+    fails, or was requested too soon after the last one.
     """
 
-    def __init__(
-        self,
-        url: KeyUrl,
-        every_s: float,
-        have: Callable[[], bytes],
-        changed: Callable[[bytes], None],
-        settled: Callable[[], None] = lambda: None,
-    ) -> None:
-        """Create a source for the key set at `url`.
+    url: KeyUrl
+    every_s: float
+    have: Callable[[], bytes]
+    changed: Callable[[bytes], None]
+    settled: Callable[[], None] = lambda: None
 
-        While the coroutine `run` is running, the set is fetched every `every_s` seconds.
-
-        The function `have` returns the key set in use, as the bytes that were fetched. `changed` is called with a
-        fetched set that differs from it. `settled` is called when a fetch brings no new set: the set is the same, or
-        the fetch fails, or was requested too soon after the last one.
-        """
+    def __post_init__(self) -> None:
         self.newer = NewerKeys(self.ask)
-        self._url = url
-        self._every_s = every_s
-        self._have = have
-        self._changed = changed
-        self._settled = settled
         self._wanted = asyncio.Event()
         self._is_fetching = False
         self._asked_at = -AGAIN_S  # the monotonic time of the last fetch for an unknown key
@@ -91,7 +82,7 @@ class KeySource:
         """Fetch the key set regularly and on demand (Rule 2), until the task is cancelled."""
         while True:
             # Fetch a little earlier than necessary, at a random time, so that not all nodes fetch at the same moment.
-            pause_s = self._every_s * random.uniform(0.8, 0.95)  # noqa: S311
+            pause_s = self.every_s * random.uniform(0.8, 0.95)  # noqa: S311
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min(AGAIN_S, pause_s) if self._is_failing else pause_s):
                     await self._wanted.wait()
@@ -108,7 +99,7 @@ class KeySource:
 
     async def _fetch(self) -> None:
         try:
-            found = await fetch_keys(self._url)
+            found = await fetch_keys(self.url)
         except ConfigError as error:
             self._results["failed"] += 1
             if not self._is_failing:
@@ -121,14 +112,18 @@ class KeySource:
         if self._is_failing:
             logger.warning("signing keys: fetching works again")
         self._is_failing = False
-        if found == self._have():
+        if found == self.have():
             self._settle()
         else:
-            self._changed(found)
+            self.changed(found)
 
     def _settle(self) -> None:
         self.newer.settle()
-        self._settled()
+        self.settled()
+
+    def named_tasks(self) -> dict[str, tasks.Work]:
+        """Return the task that fetches the keys."""
+        return {"keys": self.run}
 
     def metrics(self) -> Iterator[Metric]:
         """Yield metrics for Prometheus: the number of fetches by result, and the time of the last successful fetch."""
@@ -136,47 +131,34 @@ class KeySource:
         yield gauge("keys_fetched_timestamp_seconds", "When the keys at a URL were last fetched", self._good_at)
 
 
-def of_source(source: KeySource | None) -> dict[str, Work]:
-    """Return the task that fetches the keys, by name; nothing if there is no source."""
-    return {} if source is None else {"keys": source.run}
-
-
 def source_of(
-    settings: FollowerSettings,
-    in_force: RuntimeConfig,
-    changed: Callable[[bytes], None],
-    settled: Callable[[], None] = lambda: None,
+    in_force: RuntimeConfig, changed: Callable[[bytes], None], settled: Callable[[], None] = lambda: None
 ) -> KeySource | None:
     """Return a KeySource if the value of `--keys` is a URL, otherwise None.
 
     The functions `changed` and `settled` are passed on to the KeySource.
     """
-    if not isinstance(settings.keys, KeyUrl):
+    url = in_force.settings.keys
+    if not isinstance(url, KeyUrl):
         return None
-    source = KeySource(settings.keys, settings.keys_refresh_s, lambda: in_force.keys, changed, settled)
+    source = KeySource(url, in_force.settings.keys_refresh_s, lambda: in_force.keys, changed, settled)
     in_force.watch(source.newer.settle)
     return source
 
 
-class OwnConfig(tasks.Part):
-    """The configuration of a process that reads its files itself, and fetches its keys itself if they are at a URL."""
+async def read_own_files(process: Process, in_force: RuntimeConfig) -> NewerKeys | None:
+    """Have a process itself read its files again at SIGHUP, and fetch its keys if they are at a URL.
 
-    def __init__(self, settings: FollowerSettings, in_force: RuntimeConfig) -> None:
-        """Create the part. `newer_keys` is None if the keys are not at a URL."""
-        self._in_force = in_force
-        self._source = source_of(settings, in_force, in_force.take_keys)
-        self.newer_keys = None if self._source is None else self._source.newer
+    Return None if the keys are not at a URL.
+    """
+    source = source_of(in_force, in_force.take_keys)
 
-    def named_tasks(self) -> dict[str, Work]:
-        """Return the task that fetches the keys."""
-        return of_source(self._source)
+    async def reload() -> None:
+        in_force.reload()
+        if source is not None:
+            source.fetch_now()
 
-    def metrics(self) -> Iterable[Metric]:
-        """Return the metrics of the source of keys."""
-        return () if self._source is None else self._source.metrics()
-
-    async def reload(self) -> None:
-        """Read all files again, and use all of them or none. Never raise an exception."""
-        self._in_force.reload()
-        if self._source is not None:
-            self._source.fetch_now()
+    if source is not None:
+        await process.add(source)
+    await process.reload_by(reload)
+    return None if source is None else source.newer

@@ -13,35 +13,21 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgpack
-from prometheus_client.core import Metric
 
 from .. import tasks
 from ..auth.jwks_refresh import NewerKeys
-from ..config import FollowerSettings
 from ..metrics import Export, export
 from ..model.errors import trace
 from ..model.server_address import KeyUrl
-from .channel import Channel
-from .key_source import of_source, source_of
+from .channel import Channel, ReloadMailbox
+from .key_source import source_of
 from .process import Process
-from .reload_mailbox import ReloadMailbox
 from .runtime_config import RuntimeConfig
-from .supervising import (
-    ASK,
-    FETCH,
-    FETCHED,
-    LOOK,
-    MEASURE,
-    METRICS_EVERY,
-    REPORT_S,
-    SETTLED,
-    Reports,
-    WorkerSpec,
-)
+from .supervising import ASK, FETCH, FETCHED, LOOK, MEASURE, METRICS_EVERY, REPORT_S, SETTLED, Reports, WorkerSpec
 
 logger = logging.getLogger(__name__)
 
@@ -97,7 +83,6 @@ class FrontLink(_Link):
         self,
         part: WorkerSpec,
         names: Sequence[str],
-        settings: FollowerSettings,
         in_force: RuntimeConfig,
         process: Process,
         ending: Callable[[], None] = lambda: None,
@@ -115,13 +100,18 @@ class FrontLink(_Link):
         self._is_ending = False  # whether the supervisor is about to end the other processes
         self._reported = reported
         self._heard = asyncio.Event()  # set at each report
-        self.source = source_of(settings, in_force, self._fetched, lambda: self.send_to_all(SETTLED))
+        self.source = source_of(in_force, self._fetched, lambda: self.send_to_all(SETTLED))
         process.metrics.others = self.exports
 
     def send_to_all(self, data: bytes) -> None:
         """Send a datagram to all other processes except the supervisor."""
         for name in self._names:
             self.send(name, data)
+
+    async def start(self) -> None:
+        """Start to fetch the keys, if they are at a URL."""
+        if self.source is not None:
+            await self._process.add(self.source)
 
     async def exports(self) -> list[Export]:
         """Return the metrics of the other processes, and the counters of those that have died.
@@ -138,12 +128,8 @@ class FrontLink(_Link):
         return self.reports.exports()
 
     def named_tasks(self) -> dict[str, tasks.Work]:
-        """Return the tasks that check the mailbox, and fetch the keys if they are at a URL."""
-        return {"mailbox": tasks.every(REPORT_S, self._look), **of_source(self.source)}
-
-    def metrics(self) -> Iterable[Metric]:
-        """Return the metrics of the source of keys."""
-        return () if self.source is None else self.source.metrics()
+        """Return the task that checks the mailbox."""
+        return {"mailbox": tasks.every(REPORT_S, self._look)}
 
     def unready(self) -> list[str]:
         """Return the reasons why the other processes are not ready."""
@@ -179,7 +165,6 @@ class WorkerLink(_Link):
         self,
         part: WorkerSpec,
         front: str,
-        settings: FollowerSettings,
         in_force: RuntimeConfig,
         process: Process,
         appended: Callable[[], None] = lambda: None,
@@ -192,7 +177,7 @@ class WorkerLink(_Link):
         self._front = front
         self._appended = appended
         self._state: Callable[[], Mapping[str, Any]] = dict
-        is_at_url = isinstance(settings.keys, KeyUrl)
+        is_at_url = isinstance(in_force.settings.keys, KeyUrl)
         self.newer_keys = NewerKeys(lambda: self.send(front, ASK)) if is_at_url else None
         if self.newer_keys is not None:
             in_force.watch(self.newer_keys.settle)

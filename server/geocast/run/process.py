@@ -11,8 +11,9 @@ import logging
 import os
 import signal
 import socket
+import threading
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager
 from typing import TypeVar
 
@@ -24,7 +25,6 @@ from ..api.http_server import serve
 from ..clock import SystemClock
 from ..metrics import Metrics, counters, report_caught
 from ..tasks import Part
-from .hangups import hangups
 
 logger = logging.getLogger(__name__)
 
@@ -99,8 +99,8 @@ class Process:
         self._opened.callback(close)
 
     async def reload_by(self, reload: Callable[[], Awaitable[None]]) -> None:
-        """Await `reload()` after each SIGHUP from now on (see `hangups`)."""
-        await self.enter(hangups(reload))
+        """Await `reload()` after each SIGHUP from now on (see `_hangups`)."""
+        await self.enter(_hangups(reload))
 
     async def serve_metrics(self, listener: socket.socket | None) -> None:
         """Serve `/metrics`, `/healthz` and `/readyz` on `listener` from now on. Do nothing if it is None."""
@@ -125,6 +125,34 @@ class Process:
         for drain in drains:
             if drain.done() and (error := drain.exception()) is not None:
                 report_caught("draining failed", error)
+
+
+@contextlib.asynccontextmanager
+async def _hangups(reload: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
+    """Await `reload()` after each SIGHUP while the block runs.
+
+    Several signals that arrive at once cause one reload. The caller must have blocked SIGHUP, so that a signal that
+    arrives before the block starts is not lost. After the block, the signal is ignored.
+    """
+    asked, loop = asyncio.Event(), asyncio.get_running_loop()
+
+    def wait_for_signals() -> None:
+        while signal.sigwaitinfo({signal.SIGHUP}).si_pid != os.getpid():  # the signal at the end is from this process
+            with contextlib.suppress(RuntimeError):  # the loop has been closed after an error
+                loop.call_soon_threadsafe(asked.set)
+
+    # Don't use a handler: while Python ends, it restores the default, which ends the process if any thread gets the
+    # signal. SIGHUP stays blocked in all threads instead, because each inherits this from the one that has started it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    waiting = threading.Thread(target=wait_for_signals, name="hangups", daemon=True)
+    waiting.start()
+    try:
+        async with tasks.running(reload=tasks.whenever(asked, reload)):
+            yield
+    finally:
+        assert waiting.ident is not None
+        signal.pthread_kill(waiting.ident, signal.SIGHUP)
+        waiting.join()
 
 
 def _task_failures() -> Iterable[Metric]:

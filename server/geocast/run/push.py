@@ -23,7 +23,6 @@ import ssl
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from prometheus_client import Counter, Histogram
 from prometheus_client.core import Metric
 
 from .. import tasks
@@ -34,21 +33,23 @@ from ..auth.tokens import TokenProof, TokenVerifier
 from ..config import bind, bind_shared
 from ..metrics import counter, counters, gauge, gauges
 from ..model.errors import StoreUnavailable
+from ..model.toml_file import read_file
 from ..push.addresses import Services, parse_services
 from ..push.device_manager import DeviceManager
 from ..push.devicestore import DeviceStore
 from ..push.encryption import Keyring, Record, parse_push_keys
 from ..push.http_client import HttpPushClient
+from ..push.means import DeviceMeans
 from ..push.registering import Registering, RegistrationTerms
 from ..push.routes import DevicesContext, make_app, requests_of
-from ..push.settings import PushSettings, read, trusted
+from ..push.settings import PushSettings, trusted
 from ..push.shards import Shards
 from ..push.webpush import Vapid, parse_vapid
 from ..stream.log_reader import LogHealth, LogReader
 from ..stream.own_tests import OwnTests
 from ..stream.server import FLUSH_S, GcFreezer
 from .backends import open_devices, opened_log
-from .key_source import OwnConfig
+from .key_source import read_own_files
 from .process import Process
 from .runtime_config import RuntimeConfig
 
@@ -81,8 +82,8 @@ class PushContext:
 def read_means(settings: PushSettings) -> PushContext:
     """Read the keys and the configuration for the settings. Raise ConfigError if a file can't be used."""
     settings.check()
-    keyring = parse_push_keys(read("--push-keys", settings.push_keys), settings.push_keys)
-    vapid = Vapid(parse_vapid(read("--vapid", settings.vapid), settings.vapid), settings.contact)
+    keyring = parse_push_keys(read_file("--push-keys", settings.push_keys), settings.push_keys)
+    vapid = Vapid(parse_vapid(read_file("--vapid", settings.vapid), settings.vapid), settings.contact)
     services, tls = parse_services(settings.services), trusted(settings.push_ca)
     return PushContext(settings, services, keyring, vapid, tls, RuntimeConfig(settings, opens_calls=False))
 
@@ -90,10 +91,9 @@ def read_means(settings: PushSettings) -> PushContext:
 async def run_alone(means: PushContext, listener: socket.socket, metrics_listener: socket.socket | None) -> None:
     """Run `geocast push` in one process until SIGTERM or SIGINT. Raise ConfigError if the settings can't be used."""
     async with Process(means.settings.drain_s) as process:
-        config = await process.add(OwnConfig(means.settings, means.in_force))
-        await process.reload_by(config.reload)
+        newer_keys = await read_own_files(process, means.in_force)
         process.metrics.watch(lambda: comparable(means.in_force))
-        part = await push_part(process, means, *open_devices(means.settings), config.newer_keys)
+        part = await push_part(process, means, *open_devices(means.settings), newer_keys)
         await process.enter(part.serving(listener))
         process.metrics.watch(lambda: [gauge("push_ready", "1 if /readyz says 200", not process.unready())])
         await process.serve_metrics(metrics_listener)
@@ -220,35 +220,32 @@ class PushPart(tasks.Part):
             await self._devices.purge(self._shards.terms.keys(), now_ms, self._waking.sending.lines.is_over)
 
     def _made(self, client: HttpPushClient) -> DeviceManager:
-        registry = self._process.metrics.registry
-        took = Histogram(
-            "geocast_push_seconds",
-            "From the acceptance of an entry to when a push service has taken it",
-            buckets=_TOOK_S,
-            registry=registry,
-        )
+        metrics = self._process.metrics
+        text = "From the acceptance of an entry to when a push service has taken it"
+        took = metrics.add_histogram("push_seconds", text, _TOOK_S)
         # Refused phones have a metric of their own, so that they don't trigger the alerting rules that are based on the
         # node's metric of refused publishers.
-        self._process.metrics.refused = Counter(
-            "geocast_push_refused", "Requests that got a problem for an answer", ["type"], registry=registry
-        )
-        answers = Counter("geocast_push_answers", "Answers of push services", ["service", "status"], registry=registry)
+        metrics.refused = metrics.add_counter("push_refused", "Requests that got a problem for an answer", "type")
+        answers = metrics.add_counter("push_answers", "Answers of push services", "service", "status")
+        means, in_force = self._means, self._means.in_force
         waking = DeviceManager(
-            self._means.settings.max_devices,
-            self._devices,
-            self._shards,
-            client,
-            self._means.keyring,
-            self._means.services,
-            self._means.vapid,
-            self._process.clock,
-            stands=lambda record: _stands(self._means.in_force.tokens, record),
-            own_tests=OwnTests(lambda: self._means.in_force.now.policy),
+            DeviceMeans(
+                means.settings.max_devices,
+                self._devices,
+                self._shards,
+                client,
+                means.keyring,
+                means.services,
+                means.vapid,
+                self._process.clock,
+                stands=lambda record: _stands(in_force.tokens, record),
+                own_tests=OwnTests(lambda: in_force.now.policy),
+            )
         )
         waking.sending.took = took.observe
         answers_of = functools.cache(answers.labels)
         waking.sending.requests.answered = lambda service, status: answers_of(service, status).inc()
-        self._process.metrics.watch(lambda: _metrics_of(waking, self._shards))
+        metrics.watch(lambda: _metrics_of(waking, self._shards))
         return waking
 
 

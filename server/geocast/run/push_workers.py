@@ -56,7 +56,7 @@ async def _look(means: PushContext, path: Path) -> None:
 
 async def _run_push(part: WorkerSpec, means: PushContext, store: SqliteDevices, number: int) -> None:
     async with Process(means.settings.drain_s) as process:
-        link = await process.add(WorkerLink(part, FRONT, means.settings, means.in_force, process))
+        link = await process.add(WorkerLink(part, FRONT, means.in_force, process))
         shards = StaticShards(number, means.settings.workers)
         pushing = await push_part(process, means, store, shards, link.newer_keys)
         await process.enter(pushing.serving(part.listeners["--listen"]))
@@ -67,7 +67,7 @@ async def _run_push(part: WorkerSpec, means: PushContext, store: SqliteDevices, 
 
 async def _run_front(part: WorkerSpec, means: PushContext, names: Sequence[str]) -> None:
     async with Process() as process:
-        link = await process.add(FrontLink(part, names, means.settings, means.in_force, process))
+        link = await process.add(FrontLink(part, names, means.in_force, process))
         process.metrics.watch(lambda: comparable(means.in_force))
         process.metrics.watch(lambda: _metrics_of(link.reports))
         process.metrics.watch(lambda: [gauge("push_ready", "1 if /readyz says 200", not process.unready())])

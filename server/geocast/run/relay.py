@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from prometheus_client import Counter, Histogram
 from prometheus_client.core import Metric
 
 from .. import tasks
@@ -53,18 +52,13 @@ class RelayPart(tasks.Part):
         store: ToldStore,
         told: StateAtStart,
     ) -> None:
-        registry = process.metrics.registry
         text = "From the reading of an entry to when a target has taken its event"
-        took = Histogram("geocast_relay_seconds", text, buckets=_TOOK_S, registry=registry)
-        posts = Counter("geocast_relay_posts", "Requests to targets", ["target", "outcome"], registry=registry)
+        took = process.metrics.add_histogram("relay_seconds", text, _TOOK_S)
+        posts = process.metrics.add_counter("relay_posts", "Requests to targets", "target", "outcome")
         self._config, self._store, self._told = config, store, told
         self._relay = Relay(
-            process.clock,
-            self._store,
-            took.observe,
-            lambda target, outcome: posts.labels(target, outcome).inc(),
+            process.clock, store, took.observe, lambda target, outcome: posts.labels(target, outcome).inc()
         )
-
         self._reader = LogReader(alert_log, process.clock, self._relay.live, self._relay.apply, keeper)
 
     def named_tasks(self) -> Mapping[str, tasks.Work]:

@@ -38,8 +38,9 @@ from ..calls.aeds import NO_AEDS, read_aeds
 from ..calls.encryption import NO_CALL_KEYS, NONCE_BYTES, CallKeys, parse_call_keys, refuse_unsealed
 from ..config import FollowerSettings
 from ..metrics import counters, gauge, gauges
-from ..model.errors import ConfigError, text_of
+from ..model.errors import text_of
 from ..model.server_address import KeyUrl
+from ..model.toml_file import read_file
 from ..policy import Policy
 from ..policy.publishers.bounds import Publishers
 from ..policy.publishers.file import parse_publishers, read_publishers
@@ -104,7 +105,7 @@ class RuntimeConfig:
         if isinstance(settings.keys, KeyUrl):
             # Use a loop of asyncio, not of uvloop, which would leave a thread. A process with threads must not fork.
             keys = asyncio.run(fetch_keys(settings.keys))
-        self._settings, self._opens_calls = settings, opens_calls
+        self.settings, self._opens_calls = settings, opens_calls
         self._file = settings.keys if isinstance(settings.keys, Path) else None
         self._watchers: list[Callable[[], None]] = []
         self._results = {"ok": 0, "failed": 0}
@@ -190,7 +191,7 @@ class RuntimeConfig:
 
     def _read(self, keys: bytes) -> RawConfig:
         """Read all files, and return their contents. `keys` is the key set (JWKS) to use if it is not in a file."""
-        settings, read = self._settings, _read("keys", self._file)
+        settings, read = self.settings, _read("keys", self._file)
         return RawConfig(
             keys if read is None else read,
             _read("revoked", settings.revoked),
@@ -213,7 +214,7 @@ class RuntimeConfig:
         return self._apply(texts, parsed)
 
     def _parsed(self, texts: RawConfig) -> ParsedConfig:
-        settings = self._settings
+        settings = self.settings
         parsed = ParsedConfig(
             parse_keys(texts.keys, settings.keys),
             {} if texts.revoked is None else parse_revoked(texts.revoked, settings.revoked),
@@ -278,10 +279,7 @@ def _packed(texts: RawConfig, results: Mapping[str, int], read_at: float) -> byt
 
 
 def _read(name: str, path: Path | None) -> bytes | None:
-    try:
-        return None if path is None else path.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"{name} {path}: {error.strerror}") from None
+    return None if path is None else read_file(name, path)
 
 
 def _difference(what: str, before: Set[Any], after: Set[Any]) -> str:

@@ -20,9 +20,8 @@ import msgpack
 
 from ..metrics import Export, lasting, merged
 from ..model.errors import ConfigError
-from .channel import tell
+from .channel import ReloadMailbox, tell
 from .forking import WAITED_FOR, fork
-from .reload_mailbox import ReloadMailbox
 from .runtime_config import RuntimeConfig
 
 logger = logging.getLogger(__name__)

@@ -24,7 +24,7 @@ Rule 7  Only the supervisor tells the others to end: it signals each of them onc
         Example: otherwise the stream processes would get two signals, one from the terminal and one from the
         supervisor, and they would drop their connections at once.
 Rule 8  The supervisor alone reads keys, revoked tokens, policy and publishers, at the start and at each SIGHUP. The
-        other processes get the bytes that it has read (`reload_mailbox.py`). A process that can't switch to them while
+        other processes get the bytes that it has read (`channel.py`). A process that can't switch to them while
         running exits, and its replacement is forked with them already loaded. If keys are at a URL, the api process
         fetches them, because it has an event loop. It writes them to a file and sends the supervisor SIGUSR1. A process
         that receives a token with an unknown key asks the api process to fetch.
@@ -48,7 +48,7 @@ from ..stream.log_reader import LogHealth, LogReader
 from ..stream.server import FLUSH_S
 from .backends import open_log, opened_log
 from .links import FrontLink, WorkerLink
-from .node import ApiPart, log_ready, serve_api, stream_of
+from .node import ApiPart, NodeContext, log_ready, serve_api, stream_of
 from .process import Process
 from .runtime_config import RuntimeConfig
 from .supervising import REPORT_S, Reports, Run, WorkerSpec, check, keep_alive
@@ -102,8 +102,8 @@ async def _run_stream(part: WorkerSpec, settings: Settings, in_force: RuntimeCon
         def state() -> Mapping[str, Any]:
             return {"degraded": stream.degraded(), "reads": stream.reads()}
 
-        link = WorkerLink(part, "api", settings, in_force, process, others_appended)
-        stream = stream_of(process, settings, in_force, alert_log, appended, link.newer_keys)
+        link = WorkerLink(part, "api", in_force, process, others_appended)
+        stream = stream_of(NodeContext(process, settings, in_force, alert_log, appended, link.newer_keys))
         await process.add(link)
         await process.add(stream)
         await process.enter(tasks.running(report=tasks.every(REPORT_S, link.reporting(state))))
@@ -138,19 +138,19 @@ async def _run_api(part: WorkerSpec, settings: Settings, in_force: RuntimeConfig
         process.metrics.watch(alert_log.metrics)
         process.metrics.watch(in_force.trust.metrics)
         keeper = await process.add(LogHealth(alert_log, process.clock))
-        link = FrontLink(part, _names(settings), settings, in_force, process, ending, reported)
+        link = FrontLink(part, _names(settings), in_force, process, ending, reported)
         process.metrics.watch(lambda: _metrics_of(link.reports))
         newer_keys = None if link.source is None else link.source.newer
-        api = ApiPart(process, settings, in_force, alert_log, appended, link.reports, newer_keys)
+        node = NodeContext(process, settings, in_force, alert_log, appended, newer_keys)
+        api = ApiPart(node, link.reports)
         await process.add(link)
         await process.add(api)
         await process.enter(tasks.running(log_watch=tasks.every(FLUSH_S, lambda: keeper.store({}))))
         if settings.reviewers is not None:
             await process.add(_Following(alert_log, process.clock, keeper))
-        listeners = Listeners(
-            (), part.listeners["--api"], part.listeners.get("--metrics"), part.listeners.get("--feed")
-        )
-        await serve_api(process, api, listeners, settings, in_force, keeper)
+        sockets = part.listeners
+        listeners = Listeners((), sockets["--api"], sockets.get("--metrics"), sockets.get("--feed"))
+        await serve_api(node, api, listeners, keeper)
         is_serving = True
         reported()
         await process.until_stopped()

@@ -37,6 +37,7 @@ from ..model import close_codes
 from ..model.alert import Cancel, Entry, Revision, Untrusted
 from ..model.call import CallEntry
 from ..model.errors import trace
+from ..model.times import backoff_s
 from .bulk_send import open_sender
 from .connection import Stream
 from .flights import Flight
@@ -126,7 +127,7 @@ class Pump:
             logger.error("sending alerts to a group of sessions failed: %s", trace(error))
             tasks.failures["pump"] += 1
             self._failures += 1
-            more, pause_s = True, min(FAILED_S * 2.0 ** min(self._failures - 1, 16), MOST_FAILED_S)
+            more, pause_s = True, backoff_s(FAILED_S, self._failures, MOST_FAILED_S)
         if not more:
             self._running = False
             self.idle.set()

@@ -187,30 +187,24 @@ class DeviceStore(Protocol):
 
     async def start(self) -> None:
         """Open the store. Raise ConfigError if it can't be used as configured."""
-        ...
 
     async def stop(self) -> None:
         """Close the store. Data that was written stays in the store."""
-        ...
 
     def load(self, shards: Collection[int]) -> AsyncIterator[Sequence[Found]]:
         """Yield the devices of these shards (subsets of the devices) in batches (DevS9).
 
         Each device comes with its delivery records (which alerts it was sent).
         """
-        ...
 
     async def find(self, device: bytes) -> Found | None:
         """Return the device with this digest and its delivery records (which alerts it was sent), or None."""
-        ...
 
     async def knowing(self, secret: bytes) -> StoredDevice | None:
         """Return the device that has a secret with this SHA-256, or None if there is no such device."""
-        ...
 
     async def owned(self, owner: bytes) -> Sequence[StoredDevice]:
         """Return all devices that belong to the owner with this digest."""
-        ...
 
     async def put(
         self,
@@ -226,14 +220,12 @@ class DeviceStore(Protocol):
         `was` is the stored device that the caller read, or None if there was none. `note` is passed to other processes
         together with the change (DevS10). The delivery records `lines` are stored with the device.
         """
-        ...
 
     async def forget(self, devices: Collection[RegistrationKey]) -> None:
         """Delete these registrations, with the delivery records of their devices (DevS3).
 
         If a device has registered again meanwhile, its newer registration stays.
         """
-        ...
 
     async def note(self, lines: Sequence[DeliveryRecord]) -> Collection[int]:
         """Write delivery records: which revisions of alerts devices were sent (DevS5, DevS6).
@@ -241,7 +233,6 @@ class DeviceStore(Protocol):
         Return the shards (subsets of the devices) whose records were refused, because another process has taken the
         shard (DevS7).
         """
-        ...
 
     async def restore(self, devices: Sequence[tuple[StoredDevice, int]]) -> Collection[int]:
         """Store devices again that may have been lost, each with the number of its shard's term (DevS12).
@@ -249,7 +240,6 @@ class DeviceStore(Protocol):
         A shard is a subset of the devices, and a process has it for a *term*. Return the shards whose devices were
         refused because the term is over (DevS7).
         """
-        ...
 
     async def purge(self, shards: Collection[int], now_ms: int, is_over: Callable[[bytes], bool], /) -> int:
         """Remove the delivery records of alerts whose end has passed and for which `is_over` returns True.
@@ -257,8 +247,6 @@ class DeviceStore(Protocol):
         Return how many records were removed. `is_over` is called with the digest of an alert. Records of other shards
         than those in `shards` may be left unchecked.
         """
-        ...
 
     def follow(self) -> AsyncIterator[Sequence[Change] | None]:
         """Yield the changes that other processes make, forever; yield None if some were lost (DevS10)."""
-        ...

@@ -266,7 +266,7 @@ def _batch(db: sqlite3.Connection, after: bytes, shards: Collection[int]) -> lis
     At most BATCH devices are returned, in the order of their digests, starting after the digest `after`.
     """
     first = [bytes([each]) for each in range(256) if shard_of(bytes([each])) in shards]
-    ordered = f"{_DEVICE}device > ? AND substr(device, 1, 1) IN ({_placeholders(first)}) ORDER BY device LIMIT ?"
+    ordered = f"{_DEVICE}device > ? AND substr(device, 1, 1) IN ({', '.join('?' * len(first))}) ORDER BY device LIMIT ?"
     devices = [StoredDevice(*row) for row in db.execute(ordered, (after, *first, BATCH))]
     found = {each.device: (each, list[DeliveryRecord]()) for each in devices}
     if devices:
@@ -274,7 +274,3 @@ def _batch(db: sqlite3.Connection, after: bytes, shards: Collection[int]) -> lis
             if row[0] in found:
                 found[row[0]][1].append(_line(row, found[row[0]][0].secret))
     return list(found.values())
-
-
-def _placeholders(values: Collection[object]) -> str:
-    return ", ".join("?" * len(values))
