@@ -14,10 +14,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, TypeVar
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter
 
 from ..geometry.sphere import publish_area
-from ..model.alert import Circle, Status, is_id
+from ..model.alert import Circle, Status
 from ..model.call import ExactPlace, PlaceKind
 from ..model.problems import Violation
 from ..wire.fields import (
@@ -31,10 +31,9 @@ from ..wire.fields import (
     StrictModel,
     Text,
     Time,
-    broken_fields,
     usable,
 )
-from ..wire.requests import ID_MISMATCH, TIME, Invalid, PolicyFacts, Reason
+from ..wire.requests import TIME, PolicyFacts, Reason, id_mismatch, validated
 
 _Model = TypeVar("_Model", bound=StrictModel)
 
@@ -109,7 +108,12 @@ class RequestedCall:
 
     def facts(self) -> PolicyFacts:
         """Return what the policy needs to know about the request in order to check it."""
-        return _facts(self.category, self.occurred_at, self.expires_at, takes_default=self.expires_at is None)
+        return PolicyFacts(
+            category=self.category,
+            occurred_at=self.occurred_at,
+            expires_at=self.expires_at,
+            takes_default=self.expires_at is None,
+        )
 
 
 def parse_call(body: Mapping[str, Any]) -> RequestedCall:
@@ -125,9 +129,8 @@ def parse_content(body: Mapping[str, Any], call_id: str) -> RequestedCall:
 
     Raise Invalid if the body breaks a rule, or has the id of another call.
     """
-    given = body.get("id")
-    mismatch = [ID_MISMATCH] if isinstance(given, str) and is_id(given) and given != call_id else []
-    return _requested(_validate(ContentRequest, body, mismatch).model_copy(update={"id": call_id}))
+    model = _validate(ContentRequest, body, id_mismatch(body, call_id))
+    return _requested(model.model_copy(update={"id": call_id}))
 
 
 def parse_end(body: Mapping[str, Any]) -> str:
@@ -135,15 +138,8 @@ def parse_end(body: Mapping[str, Any]) -> str:
     return _validate(EndRequest, body).reason
 
 
-def _validate(model: type[_Model], body: Mapping[str, Any], found: Sequence[Violation] = ()) -> _Model:
-    """Return the validated body. Raise Invalid if it breaks a rule, or if violations were `found` before."""
-    try:
-        valid = model.model_validate(body)
-    except ValidationError as error:
-        raise Invalid([*found, *broken_fields(error)], _usable_facts(body)) from None
-    if found:
-        raise Invalid(found, _usable_facts(body))
-    return valid
+def _validate(model: type[_Model], body: Mapping[str, Any], broken: Sequence[Violation] = ()) -> _Model:
+    return validated(model, body, broken, lambda: _usable_facts(body))
 
 
 def _requested(model: CallRequest) -> RequestedCall:
@@ -163,11 +159,9 @@ _CATEGORY: TypeAdapter[str] = TypeAdapter(Text, config=ConfigDict(strict=True))
 
 
 def _usable_facts(body: Mapping[str, Any]) -> PolicyFacts:
-    category, occurred_at = usable(_CATEGORY, body.get("category")), usable(TIME, body.get("occurred_at"))
-    return _facts(category, occurred_at, usable(TIME, body.get("expires_at")), takes_default="expires_at" not in body)
-
-
-def _facts(
-    category: str | None, occurred_at: int | None, expires_at: int | None, *, takes_default: bool
-) -> PolicyFacts:
-    return PolicyFacts(category, None, occurred_at, expires_at, None, (), takes_default=takes_default)
+    return PolicyFacts(
+        category=usable(_CATEGORY, body.get("category")),
+        occurred_at=usable(TIME, body.get("occurred_at")),
+        expires_at=usable(TIME, body.get("expires_at")),
+        takes_default="expires_at" not in body,
+    )

@@ -110,7 +110,7 @@ class CallService:
 
     def with_config(self, policy: Policy, keys: CallKeys) -> "CallService":
         """Return a copy of this service with another policy and other keys. Requests in progress keep the old ones."""
-        return replace(self, policy=policy, keys=keys)
+        return replace(self, policy=policy, keys=keys, openers=self._openers)
 
     # ---- requests from dispatchers ------------------------------------------------------------------------------
 

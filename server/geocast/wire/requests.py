@@ -19,7 +19,7 @@ Rule 3  Two requests have the same content if their accepted `Alert`s are equal.
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, Protocol, TypeVar
 
@@ -527,9 +527,7 @@ def parse_revision(body: Mapping[str, Any], alert_id: str, *, dry_run: bool = Fa
 
     Raise Invalid if the body is invalid. If `dry_run` is true, the approval may be left out.
     """
-    given = body.get("id")
-    is_other = isinstance(given, str) and is_id(given) and given != alert_id
-    model = _validate(RevisionRequest, body, [ID_MISMATCH] * is_other, dry_run=dry_run)
+    model = _validate(RevisionRequest, body, id_mismatch(body, alert_id), dry_run=dry_run)
     return _publication(model.model_copy(update={"id": alert_id}), is_approved="approval" in body)
 
 
@@ -556,20 +554,35 @@ def _approved(model: ApprovalRequest | ProofRequest) -> Approval | ApprovalProof
     return ApprovalProof(model.form, tuple(Signature(each.protected, each.signature) for each in model.signatures))
 
 
-ID_MISMATCH = Violation(problems.ID_MISMATCH, "/id", "must be the id in the path, or left out")
+def id_mismatch(body: Mapping[str, Any], path_id: str) -> list[Violation]:
+    """Return a violation if the body has a valid id that is not the one in the path."""
+    given = body.get("id")
+    if not isinstance(given, str) or not is_id(given) or given == path_id:
+        return []
+    return [Violation(problems.ID_MISMATCH, "/id", "must be the id in the path, or left out")]
+
+
+def validated(
+    model: type[_Model], body: Mapping[str, Any], broken: Sequence[Violation], facts: Callable[[], PolicyFacts]
+) -> _Model:
+    """Return the validated body of a request.
+
+    Raise Invalid, with the result of `facts`, if the body breaks a rule, or if `broken` has violations already.
+    """
+    try:
+        valid = model.model_validate(body)
+    except ValidationError as error:
+        broken = [*broken, *broken_fields(error)]
+    if broken:
+        raise Invalid(broken, facts(), body.get("area")) from None
+    return valid
 
 
 def _validate(
     model: type[_Model], body: Mapping[str, Any], broken: Sequence[Violation] = (), *, dry_run: bool
 ) -> _Model:
-    """Return the validated body. Raise Invalid if it breaks a rule; `broken` has violations that are known already."""
-    try:
-        valid = model.model_validate({"approval": _PLACEHOLDER_APPROVAL, **body} if dry_run else body)
-    except ValidationError as error:
-        broken = [*broken, *broken_fields(error)]
-    if broken:
-        raise Invalid(broken, _usable_facts(body), body.get("area")) from None
-    return valid
+    given = {"approval": _PLACEHOLDER_APPROVAL, **body} if dry_run else body
+    return validated(model, given, broken, lambda: _usable_facts(body))
 
 
 def _publication(model: AlertRequest, *, is_approved: bool) -> Publication:
