@@ -1,4 +1,4 @@
-"""What the backends have in common when they decode stored entries."""
+"""Decoding of stored entries, as all backends of the log do it: in turns, verified, and unreadable ones set aside."""
 
 import asyncio
 import logging
@@ -14,14 +14,14 @@ logger = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 
-async def in_turns(items: Iterable[_T]) -> AsyncIterator[_T]:
-    """Yield these items, and let the event loop run after DECODE_AT_ONCE of them or DECODE_S seconds."""
-    turn = Turn(DECODE_AT_ONCE, DECODE_S)
+async def in_turns(items: Iterable[_T], most: int = DECODE_AT_ONCE, seconds: float = DECODE_S) -> AsyncIterator[_T]:
+    """Yield these items, and let the event loop run after `most` of them, or after this number of seconds."""
+    turn = Turn(most, seconds)
     for item in items:
         yield item
         if turn.is_over():
             await asyncio.sleep(0)
-            turn = Turn(DECODE_AT_ONCE, DECODE_S)
+            turn = Turn(most, seconds)
 
 
 def believed(

@@ -1,4 +1,4 @@
-"""What the commands for publishers, reviewers and subscribers have in common: tokens, and files with JSON.
+"""Reading of tokens and of JSON files, for the commands of publishers, reviewers and subscribers.
 
 A token is read from a file or from the environment, never from the command line, which other users of the machine can
 see.

@@ -1,4 +1,4 @@
-"""What the devices of a process are managed with: the store, the push services, the keys and the clock."""
+"""The store, the push services, the keys and the clock that the parts of the device manager share."""
 
 import random
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from .webpush import Vapid
 
 @dataclass(frozen=True, slots=True)
 class DeviceMeans:
-    """What the devices of a process are managed with; `DeviceManager` and its parts share it.
+    """The store, the push services, the keys and the clock that `DeviceManager` and its parts share.
 
     `capacity` is the greatest number of devices of the process. `chance` returns a random number from 0 to 1.
     `own_tests` makes the test alerts that devices ask for; by default, it uses the built-in policy.

@@ -48,7 +48,7 @@ class Sessions(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class NodeContext:
-    """What the parts of a process of a node have in common.
+    """The configuration, the log and the process that all parts of a node's process share.
 
     `appended` is called with each entry after this process has appended it to the log. `newer_keys` is None if the keys
     are not at a URL.

@@ -75,9 +75,8 @@ class Flight:
 class Flights:
     """All flights of a process: those that are being sent, and those that wait for one of 64 bits.
 
-    A *flight* is one alert on its way to its recipients. A *row* is the number of one recipient. The most urgent flight
-    is first in both lists, `flying` (sorted) and `waiting` (a heap). `owed` has a word for each row: its bits are those
-    of the flights that will send the row an alert.
+    The most urgent flight is first in both lists, `flying` (sorted) and `waiting` (a heap). `owed` has a word for each
+    row: its bits are those of the flights that will send the row an alert.
     """
 
     def __init__(self, capacity: int) -> None:

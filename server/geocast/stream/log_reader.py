@@ -31,6 +31,7 @@ from prometheus_client.core import Metric
 
 from .. import tasks
 from ..alertlog import HEARTBEAT_S, AlertLog, Counts, Positioned
+from ..alertlog.decoding import in_turns
 from ..clock import Clock, Turn
 from ..metrics import counter
 from ..model.alert import Entry, OtherKind, Untrusted, is_id
@@ -355,8 +356,7 @@ class LogReader:
         applied.
         """
         found: list[_ChainAndHistory] = []
-        turn = Turn(APPLY_AT_ONCE, APPLY_S)
-        for chain in chains:
+        async for chain in in_turns(chains, APPLY_AT_ONCE, APPLY_S):
             history: Sequence[Entry | OtherKind] = ()
             if self._log.verifier.needs_chain and not isinstance(chain[0], CallEntry):
                 # A chain without a gap is its own history. If there is a gap, an earlier entry has ended, or is of a
@@ -364,9 +364,6 @@ class LogReader:
                 is_whole = [entry.revision for entry in chain] == list(range(1, len(chain) + 1))
                 history = chain if is_whole else await self._log.history(chain[0].id)
             found.append((chain, history))
-            if turn.is_over():
-                await asyncio.sleep(0)
-                turn = Turn(APPLY_AT_ONCE, APPLY_S)
         return found
 
     async def _apply_chains(self, chains: list[_ChainAndHistory]) -> None:
@@ -374,15 +371,11 @@ class LogReader:
 
         Let the event loop run regularly, but only between two chains.
         """
-        turn = Turn(APPLY_AT_ONCE, APPLY_S)
         chains.reverse()
-        while chains:
-            chain, history = chains.pop()  # each is freed by itself: 100 ms for 30,000
+        each_freed = (chains.pop() for _ in range(len(chains)))  # all at once would take 100 ms for 30,000
+        async for chain, history in in_turns(each_freed, APPLY_AT_ONCE, APPLY_S):
             for entry in chain:
                 self._apply(entry, history)
-            if turn.is_over():
-                await asyncio.sleep(0)
-                turn = Turn(APPLY_AT_ONCE, APPLY_S)
 
 
 def _name(entry_id: str) -> str:
