@@ -355,6 +355,17 @@ class LogContract(KindsContract, abc.ABC):
         assert [entry.id for _, entry in await read(log, found[0].position, ENDS_MS + 2)] == ["a-3"]
         assert await read(log, 0, ENDS_MS + 9) == []
 
+    async def test_follower_gets_ended_entries_that_follow_one_which_has_not_ended(self, log):
+        """Without them, the revision before would count as the current one (`AlertLog.follow`)."""
+        short = ENDS_MS - 2
+        await log.append(a_revision("over", expires_at=short))
+        await log.append(a_revision("cut", expires_at=ENDS_MS))
+        await log.append(a_revision("cut", 2, expires_at=short))
+        await log.append(a_cancel("cut", 3, ends_at=short))
+        found = await read(log, 0, ENDS_MS - 1)
+        assert [(entry.id, entry.revision) for _, entry in found] == [("cut", 1), ("cut", 2), ("cut", 3)]
+        assert await read(log, found[0].position, ENDS_MS - 1) == found[1:]
+
     async def test_follower_that_skips_ended_entries_gets_every_entry_appended_later(self, log):
         """Only entries older than the follower are skipped, since the follower's clock may be ahead."""
         await log.append(a_revision("old", expires_at=NOON_MS + 1))

@@ -193,15 +193,28 @@ def test_ended_entries_are_skipped_only_if_stored_before_start():
         ((201, 0), 999, True),
     ]:
         seq = 3 if place > reading.top else 2
-        assert reading.wants(reading.take(place, EPOCH, seq, is_beat=False), ends_at) is wanted
+        assert reading.wants(reading.take(place, EPOCH, seq, is_beat=False), b"a", ends_at) is wanted
+
+
+def test_ended_entry_is_not_skipped_after_one_of_its_alert_that_has_not_ended():
+    """Else the earlier one would count as the current one (`AlertLog.follow`)."""
+    reading = ReadPosition(0, 1000, A, A)
+    reading.begin(EPOCH, 4, (200, 0))
+    for ms, alert_id, ends_at, wanted in [
+        (196, b"a", 999, False),
+        (197, b"a", 1000, True),
+        (198, b"a", 999, True),
+        (199, b"b", 999, False),
+    ]:
+        assert reading.wants(reading.take((ms, 0), EPOCH, 4, is_beat=False), alert_id, ends_at) is wanted
 
 
 def test_entries_up_to_start_position_are_not_returned_again():
     """Each entry is given once (LogF1)."""
     reading = ReadPosition(position_of(EPOCH, 2), 0, A, A)
     reading.begin(EPOCH, 3, (200, 0))
-    assert not reading.wants(reading.take((199, 0), EPOCH, 2, is_beat=False), 0)
-    assert reading.wants(reading.take((200, 0), EPOCH, 3, is_beat=False), 0)
+    assert not reading.wants(reading.take((199, 0), EPOCH, 2, is_beat=False), b"a", 0)
+    assert reading.wants(reading.take((200, 0), EPOCH, 3, is_beat=False), b"a", 0)
 
 
 def test_foreign_item_in_stream_is_skipped():

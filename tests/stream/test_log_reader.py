@@ -2,6 +2,7 @@
 
 import asyncio
 
+import pytest
 from alertlog.chains import EXPIRES_MS, a_call, a_claim, an_end
 from support.fakes import NOON_MS, FakeClock, a_cancel, a_revision
 
@@ -56,6 +57,18 @@ def test_log_entries_of_calls_are_skipped_without_a_callback():
     reader, alerts = read(FakeClock(), CALL[0], ALERT[0], *CALL[1:], ALERT[1])
     run(reader)
     assert alerts == ALERT
+
+
+@pytest.mark.parametrize(
+    "then", [a_revision(revision=2, expires_at=NOON_MS + 600_000), a_cancel(ends_at=NOON_MS + 600_000)]
+)
+def test_alert_that_its_last_entry_has_ended_is_not_live_after_a_restart(then):
+    """Its first revision would end 15 minutes later (rule E1)."""
+    clock = FakeClock(wall_ms=NOON_MS + 900_000)
+    reader, _ = read(clock, a_revision(), then)
+    run(reader)
+    alert = reader._live.find("a-1", clock.now())
+    assert alert is None or alert.ended(clock.now()) or alert.cancel is not None
 
 
 def test_call_that_expired_by_a_wrong_wall_clock_is_read_again_after_correction():

@@ -343,7 +343,10 @@ class AlertLog(Protocol):
         """Yield batches of the entries with positions above `after`, without end (LogF1 to LogF4).
 
         An entry that ended before `ended_before_ms` (ms since 1970) is omitted if it is already in the log when
-        `follow` begins. A caller that finds out that its clock was ahead can call `follow` again with an earlier time.
+        `follow` begins, unless an earlier entry of its alert did not end before that time. A caller that finds out that
+        its clock was ahead can call `follow` again with an earlier time.
+        Example: revision 1 ends at 13:00, and revision 2, which shortens the alert, at 12:10. A caller that asks for
+        what had not ended at 12:30 gets both, or it would take revision 1 for the current one.
 
         Entries of kinds that this release does not know are also omitted (LogG1), but entries of calls never are
         (LogC1). An entry whose approvals are not accepted is yielded only if it contains a revision (LogJ1).

@@ -10,7 +10,7 @@ from contextlib import suppress
 
 from prometheus_client.core import Metric
 
-from ..model.alert import Cancel, Entry, OtherKind, Revision
+from ..model.alert import Cancel, Entry, OtherKind, Revision, Untrusted
 from ..model.call import CallEntry
 from . import (
     BATCH,
@@ -140,11 +140,7 @@ class MemoryLog:
         while True:
             appended = self._appended
             behind = self._entries[bisect_right(self._entries, after, key=lambda p: p.position) :]
-            wanted = [
-                each
-                for each in behind
-                if each.position > there or each.entry.ends_at >= ended_before_ms or isinstance(each.entry, CallEntry)
-            ]
+            wanted = [p for p in behind if p.position > there or self._lasts(p.entry, ended_before_ms)]
             for start in range(0, len(wanted), BATCH):
                 judged = ((p.position, self._verified(p.entry)) for p in wanted[start : start + BATCH])
                 if followed := [Positioned(at, each) for at, each in judged if is_followed(each)]:
@@ -155,6 +151,11 @@ class MemoryLog:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(HEARTBEAT_S):
                         await appended.wait()
+
+    def _lasts(self, entry: Entry | CallEntry | Untrusted, until_ms: int) -> bool:
+        """Return whether an entry or an earlier one of its alert ends at `until_ms` or later, or is one of a call."""
+        earlier = (each for each in self._history[entry.id] if each.revision <= entry.revision)
+        return isinstance(entry, CallEntry) or any(each.ends_at >= until_ms for each in earlier)
 
     def metrics(self) -> Iterable[Metric]:
         """Return nothing: this log has no metrics of its own."""

@@ -275,7 +275,8 @@ class _Follower:
         self._more = fields.get(b"m") == b"1"
         if fields.get(b"k", b"").decode("ascii", "replace") in KINDS:
             ends_at = MAX_MS  # entries of calls are yielded even if they have ended (LogC1)
-        readable = self._source.aside.readable(place, fields) if self.reading.wants(position, ends_at) else None
+        wanted = self.reading.wants(position, fields.get(b"i", b""), ends_at)
+        readable = self._source.aside.readable(place, fields) if wanted else None
         if readable is None:
             return None
         stored, entry = readable

@@ -157,6 +157,7 @@ class ReadPosition:
     compared: Id = ZERO  # the last item up to which the digest was compared
     unconfirmed: deque["ReadPosition"] = field(default_factory=deque)  # after each item, until it is compared
     confirmed: "ReadPosition | None" = None  # up to where the primary has confirmed what was read
+    lasting: set[bytes] = field(default_factory=set)  # up to `top`, the alerts with an entry that is not omitted
     copies: deque[tuple[Id, Stored]] = field(default_factory=deque)  # entries kept in memory that it has not confirmed
 
     def may_be_continued(self, after: int, ended_before_ms: int) -> bool:
@@ -265,13 +266,18 @@ class ReadPosition:
         while self.uncounted is None and self.copies and self.copies[0][0] <= self.compared:
             self.copies.popleft()
 
-    def wants(self, position: int, ends_at: int) -> bool:
+    def wants(self, position: int, alert_id: bytes, ends_at: int) -> bool:
         """Return whether the caller wants the entry that was read last.
 
         `position` is the entry's position in the log, and `ends_at` is when the entry ends, in ms since 1970.
         """
-        passed_over = self.place <= self.top and ends_at < self.ended_before_ms
-        return position > self.position and not passed_over
+        if self.place > self.top:
+            self.lasting.clear()
+        elif ends_at >= self.ended_before_ms:
+            self.lasting.add(alert_id)
+        elif alert_id not in self.lasting:
+            return False
+        return position > self.position
 
     def is_deaf(self, history: History) -> bool:
         """Return whether items that Redis has accepted have not reached this follower, a reader of the stream.

@@ -38,8 +38,12 @@ BUSY_S = 1.0  # how long to poll after a write to the write-ahead log; a commit 
 
 _OF_A_CALL = " OR ".join(map(is_of_kind, KINDS))
 _NEXT = f"""
-SELECT {COLUMNS} FROM entry WHERE position > ? AND (position > ? OR ends_at >= ? OR {_OF_A_CALL})
-ORDER BY position LIMIT ?
+SELECT {COLUMNS} FROM entry WHERE position > ?1 AND (
+    position > ?2 OR ends_at >= ?3 OR {_OF_A_CALL} OR EXISTS (
+        SELECT 1 FROM entry AS earlier WHERE earlier.id = entry.id AND earlier.revision < entry.revision
+        AND earlier.ends_at >= ?3
+    )
+) ORDER BY position LIMIT ?4
 """
 LAST = "SELECT coalesce(max(position), 0) FROM entry"
 
