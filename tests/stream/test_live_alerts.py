@@ -260,6 +260,42 @@ def test_deadline_computed_from_a_clock_that_was_ahead_is_corrected(alerts, cloc
     assert alert.ended(clock.now())
 
 
+@pytest.mark.parametrize("then", ["expire", "revise"])
+def test_alert_that_came_while_the_clock_was_ahead_lives_to_its_end_after_the_correction(alerts, clock, then):
+    """Otherwise it would be let go early, and its next entry be sent to nobody (Rule 11)."""
+    clock.wall_ms += 1_000_000
+    alert = alerts.apply(a_revision(), clock.now())
+    clock.advance(790)
+    clock.wall_ms -= 1_000_000
+    if then == "revise":  # by so much that the wrong deadline has passed
+        assert alerts.apply(a_revision(revision=2, expires_at=ENDS_MS - 100_000), clock.now()) is alert
+    alerts.expire(clock.now())
+    alerts.expire(clock.advance(HALF_HOUR_S - 790 - 100.001))
+    assert not alert.ended(clock.now())
+    alerts.expire(clock.advance(100.001))
+    assert alert.gone
+
+
+def test_revision_that_had_ended_by_both_clocks_is_sent_after_the_correction(alerts, clock):
+    """The alert is shortened while the clock is ahead, so that its wrong deadline passes (Rule 11)."""
+    clock.wall_ms += 1_000_000
+    alert = alerts.apply(a_revision(), clock.now())
+    assert alerts.apply(a_revision(revision=2, expires_at=ENDS_MS - 900_000), clock.advance(10)) is None
+    clock.wall_ms -= 1_000_000
+    assert alerts.expire(clock.now()) == [alert]
+
+
+@pytest.mark.parametrize("back_s", [0.4, 3600])
+def test_clock_that_is_set_back_does_not_extend_an_alert_beyond_its_latest_end(alerts, clock, back_s):
+    """Nobody can set the monotonic clock (Rules 1 and 11)."""
+    alert = alerts.apply(a_revision(), clock.now())
+    clock.wall_ms -= int(back_s * 1000)
+    alerts.expire(clock.advance(HALF_HOUR_S - 0.001))
+    assert not alert.gone
+    alerts.expire(clock.advance(0.001))
+    assert alert.gone
+
+
 def test_cancel_after_the_alert_has_expired_is_ignored(alerts, clock):
     """Nothing is sent after `expires_at` (E1)."""
     alerts.apply(a_revision(), clock.now())

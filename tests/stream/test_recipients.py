@@ -177,17 +177,25 @@ def test_unknown_alert_named_in_hello_is_remembered_for_30_s(alerts, clock):
     alerts.holdings.remember(3, 7, {"a-1": 2}, clock.now())
     alerts.holdings.remember(4, 1, {"a-1": 5}, clock.now())
     alerts.holdings.expire(clock.advance(HOLDING_S - 0.001))
-    assert sorted(alerts.holdings.take("a-1")) == [(3, 7, 2), (4, 1, 5)]
-    assert list(alerts.holdings.take("a-1")) == []
+    assert sorted(alerts.holdings.take("a-1", 9)) == [(3, 7, 2), (4, 1, 5)]
+    assert list(alerts.holdings.take("a-1", 9)) == []
 
 
 def test_unknown_alert_named_in_hello_is_forgotten_after_30_s(alerts, clock):
     """The node may be behind for that long (R5e)."""
-    alerts.holdings.remember(3, 7, {"a-1": 2}, clock.now())
+    alerts.holdings.remember(2, 7, {"a-1": 2}, clock.now())
     alerts.holdings.remember(3, 7, {"a-2": 2}, clock.advance(1))
     alerts.holdings.expire(clock.advance(HOLDING_S - 1))
-    assert list(alerts.holdings.take("a-1")) == []
-    assert list(alerts.holdings.take("a-2")) == [(3, 7, 2)]
+    assert list(alerts.holdings.take("a-1", 9)) == []
+    assert list(alerts.holdings.take("a-2", 9)) == [(3, 7, 2)]
+
+
+def test_revision_named_in_hello_is_remembered_until_the_node_has_read_it(alerts, clock):
+    """The alert may end by the node's last revision before the one that extends it comes (R5c)."""
+    alerts.holdings.remember(3, 7, {"a-1": 2}, clock.now())
+    for number in (1, 2):
+        assert alerts.holdings.take("a-1", number) == [(3, 7, 2)]
+    assert alerts.holdings.take("a-1", 2) == []
 
 
 def test_reconnecting_client_with_an_unknown_alert_gets_30_s_of_its_own(alerts, clock):
@@ -195,7 +203,7 @@ def test_reconnecting_client_with_an_unknown_alert_gets_30_s_of_its_own(alerts, 
     alerts.holdings.remember(3, 7, {"a-1": 2}, clock.now())
     alerts.holdings.remember(3, 8, {"a-1": 2}, clock.advance(20))
     alerts.holdings.expire(clock.advance(HOLDING_S - 20))
-    assert list(alerts.holdings.take("a-1")) == [(3, 8, 2)]
+    assert list(alerts.holdings.take("a-1", 9)) == [(3, 8, 2)]
 
 
 def test_number_of_remembered_unknown_alerts_is_limited(alerts, clock, monkeypatch):
@@ -203,10 +211,10 @@ def test_number_of_remembered_unknown_alerts_is_limited(alerts, clock, monkeypat
     monkeypatch.setattr(live_alerts, "MAX_HOLDINGS", 2)
     for row in range(4):
         alerts.holdings.remember(row, 0, {"a-1": 1}, clock.now())
-    assert [row for row, _, _ in alerts.holdings.take("a-1")] == [0, 1]
+    assert [row for row, _, _ in alerts.holdings.take("a-1", 9)] == [0, 1]
     alerts.holdings.expire(clock.advance(HOLDING_S))
     alerts.holdings.remember(5, 0, {"a-1": 1}, clock.now())
-    assert [row for row, _, _ in alerts.holdings.take("a-1")] == [5]
+    assert [row for row, _, _ in alerts.holdings.take("a-1", 9)] == [5]
 
 
 def test_client_that_lists_few_unknown_alerts_is_not_crowded_out_by_those_that_list_many(alerts, clock):
@@ -216,15 +224,15 @@ def test_client_that_lists_few_unknown_alerts_is_not_crowded_out_by_those_that_l
     alerts.holdings.remember(500, 0, {f"a-{number}": 3 for number in range(5)}, clock.now())
     for row in range(600, 1400):
         alerts.holdings.remember(row, 0, {f"invented-{row}-{number}": 1 for number in range(256)}, clock.now())
-    assert [alerts.holdings.take(f"a-{number}") for number in range(5)] == [[(500, 0, 3)]] * 5
-    assert sum(bool(alerts.holdings.take(f"invented-0-{number}")) for number in range(256)) > 5
+    assert [alerts.holdings.take(f"a-{number}", 9) for number in range(5)] == [[(500, 0, 3)]] * 5
+    assert sum(bool(alerts.holdings.take(f"invented-0-{number}", 9)) for number in range(256)) > 5
 
 
 def test_what_a_client_has_listed_is_forgotten_when_it_leaves(alerts, clock):
     """Sessions that end at once take no room (R5e)."""
     alerts.holdings.remember(3, 0, {"a-1": 1, "a-2": 1}, clock.now())
     alerts.forget(np.array([3], np.int32))
-    assert alerts.holdings.take("a-1") == []
+    assert alerts.holdings.take("a-1", 9) == []
 
 
 # ---- counts of deliveries and acknowledgements -------------------------------------------------------------------

@@ -107,6 +107,11 @@ class Alert:
     doubted: bool
     cancel: Item | None = None
 
+    @property
+    def number(self):
+        """The number of its last entry."""
+        return self.revision.number if self.cancel is None else self.cancel.number
+
     def ended(self, now):
         """Return whether the alert has ended by either clock; nothing is sent after that (section 3)."""
         return now.wall_ms >= self.revision.ends_at or now.monotonic >= self.deadline
@@ -232,7 +237,10 @@ class Rules:
         """Apply the remembered holdings of clients that listed this alert before the node knew it (Rule 5)."""
         for client in self.clients:
             if alert_id in client.claims:
-                self.claim(client, alert_id, client.claims.pop(alert_id)[0], now)
+                held, until = client.claims.pop(alert_id)
+                self.claim(client, alert_id, held, now)
+                if alert_id in client.claims:  # the node is still behind
+                    client.claims[alert_id] = (held, until)
 
     def hello(self, client, holding, now):
         """Add a client with its holdings."""
@@ -243,9 +251,10 @@ class Rules:
     def claim(self, client, alert_id, held, now):
         """Apply one entry of a client's `holding` (Rule 5, the table); `due` does the rest."""
         alert = self.alerts.get(alert_id)
-        if alert is None or alert.let_go(now):
+        is_known = alert is not None and not alert.let_go(now)
+        if not is_known or held > alert.number:
             client.claims[alert_id] = (held, now.monotonic + HOLDING_S)
-        elif self.sees(client, alert):
+        if is_known and self.sees(client, alert):
             client.recipient_of.add(alert_id)
             client.has[alert_id] = held
 

@@ -243,16 +243,16 @@ class FanOut:
         2 is current. B sends it revision 2 even if the phone has left the area meanwhile. If B has not read the alert
         from the log yet, B remembers the client's statement, and `launch` applies it later.
         """
-        unknown = {}
+        unread = {}
         for alert_id, held in holding.items():
             alert = self.live.find(alert_id, now)
-            if alert is None:
-                unknown[alert_id] = held
-            elif self.may_see(row, alert):
+            if alert is None or held > alert.number:  # it may end here before the entry that extends it is read
+                unread[alert_id] = held
+            if alert is not None and self.may_see(row, alert):
                 alert.trust_holding(row, held)
                 self._miss(row, alert)
-        if unknown:
-            self.live.holdings.remember(row, int(self._epoch[row]), unknown, now)
+        if unread:
+            self.live.holdings.remember(row, int(self._epoch[row]), unread, now)
 
     def may_see(self, row: int, alert: LiveAlert) -> bool:
         """Return whether the recipient in this row may be sent the alert.
@@ -367,7 +367,7 @@ class FanOut:
             self._finished(flight)
             alert.pack()
             return False
-        for row, epoch, held in self.live.holdings.take(alert.id):
+        for row, epoch, held in self.live.holdings.take(alert.id, alert.number):
             if epoch == self._epoch[row] and self.may_see(row, alert):
                 alert.trust_holding(row, held)
         self.flights.wait(flight)

@@ -73,6 +73,11 @@ Rule 9  A revision that was never believed in this process may have been sent by
 Rule 10  After a believed cancel, all other entries of the alert are ignored, whatever their numbers (HD9).
          Example: two nodes append while the log is being repaired, and a revision 4 comes after the cancel with number
          3. The alert stays cancelled.
+Rule 11  A deadline that was computed while the wall clock was ahead is too early. When that clock is set back, each
+         deadline moves to what the clock says now, but never beyond the latest possible one (Rule 4).
+         Nothing moves if the clock now shows a time before that at which some entry was accepted: it is wrong now.
+         Example: the wall clock is an hour ahead when an alert of two hours arrives. Ten minutes later the clock is set
+         right. Without this rule, the alert would be let go an hour before its end, and its cancel be sent to nobody.
 """
 
 import itertools
@@ -86,7 +91,7 @@ from numpy.typing import NDArray
 
 from ..alertlog import RETENTION_MS, Counts, EntryVerifier, TrustAll
 from ..alertlog.chain import NO_CHAIN, NO_KINDS, UNKNOWN, Chain, Kinds
-from ..clock import Now
+from ..clock import STEP_S, Now
 from ..matching.alert_index import AlertIndex, Filed
 from ..matching.circle_index import NONE
 from ..model.alert import SEVERITY_RANK, Cancel, Entry, OtherKind, Revision, Untrusted
@@ -304,6 +309,8 @@ class LiveAlert:
 
     def correct(self, now: Now) -> None:
         """Move the deadline to a later time if it was computed while the wall clock was ahead, and so is too early."""
+        if self.deadline <= now.monotonic:
+            self._shared.suspended.add(self)  # it was not sent, so `expire` may have to return it
         self.deadline = max(self.deadline, min(self.latest, now.deadline(self.ends_at)))
 
     def revise(self, revision: Revision, now: Now) -> None:
@@ -514,6 +521,10 @@ class _Gone:
         return self._newer[part].get(key) or self._older[part].get(key, 0)
 
 
+def _gap_s(now: Now) -> float:
+    return now.monotonic - now.wall_ms / 1000
+
+
 class Holdings:
     """What clients say they have of alerts that this process does not know yet, for HOLDING_S seconds (R5e).
 
@@ -537,9 +548,7 @@ class Holdings:
 
         `epoch` distinguishes the session from later sessions in the same row.
         """
-        _, before, known = self._rows.get(row, (0.0, epoch, {}))
         self.forget([row])
-        holding = {**known, **holding} if before == epoch else holding
         if self._size + min(len(holding), self._most) > MAX_HOLDINGS:
             self._make_room()
         kept = dict(itertools.islice(holding.items(), min(self._most, MAX_HOLDINGS - self._size)))
@@ -559,24 +568,26 @@ class Holdings:
                 if self._size <= MAX_HOLDINGS * 15 // 16:
                     break
 
-    def _drop(self, row: int, alert_id: str, known: dict[str, int]) -> int:
+    def _drop(self, row: int, alert_id: str, known: dict[str, int]) -> None:
         self._size -= 1
         rows = self._by_id[alert_id]
         del rows[row]
         if not rows:
             del self._by_id[alert_id]
-        return known.pop(alert_id)
+        del known[alert_id]
 
-    def take(self, alert_id: str) -> list[tuple[int, int, int]]:
-        """Return the sessions whose clients have said that they have this alert, and forget this.
+    def take(self, alert_id: str, number: int) -> list[tuple[int, int, int]]:
+        """Return the sessions whose clients have said that they have this alert.
 
-        Each session is a tuple (row, epoch, revision). The epoch distinguishes sessions that used the same row one
-        after the other.
+        Forget those that have at most the revision `number`, which this process has read. Each session is a tuple (row,
+        epoch, revision). The epoch distinguishes sessions that used the same row one after the other.
         """
         found = []
         for row in list(self._by_id.get(alert_id, ())):
             _, epoch, known = self._rows[row]
-            found.append((row, epoch, self._drop(row, alert_id, known)))
+            found.append((row, epoch, known[alert_id]))
+            if known[alert_id] <= number:
+                self._drop(row, alert_id, known)
         return found
 
     def forget(self, rows: Iterable[int]) -> None:
@@ -625,6 +636,8 @@ class LiveAlerts:
         # The greatest value, in seconds, that (monotonic time - wall time) has had. A deadline that was computed from
         # the wall clock is at most the alert's end plus this value; `suspended` relies on that.
         self._clock_gap_s = float("-inf")
+        self._least_gap_s = float("inf")  # the smallest such value with which a deadline was computed (Rule 11)
+        self._most_gap_s = float("inf")  # the greatest that it can be: no entry is read before it was accepted
         self.missed_until = 0  # the latest end, in ms since 1970, of the alerts that were not kept (Rule 4)
         self.holdings = Holdings()
         self._counts: dict[str, Counts] = {}  # counts of alerts that have ended since the last `take_counts`
@@ -684,6 +697,9 @@ class LiveAlerts:
 
         If this raises, the entry can be applied again.
         """
+        self.correct_if_clock_was_ahead(now)
+        if isinstance(entry, Revision):
+            self._most_gap_s = min(self._most_gap_s, now.monotonic - entry.issued_at / 1000)
         try:
             alert = self._apply(entry, now)
         except Exception:
@@ -821,7 +837,8 @@ class LiveAlerts:
         alert.area = NONE
 
     def _trust(self, alert: LiveAlert, now: Now) -> None:
-        self._clock_gap_s = max(self._clock_gap_s, now.monotonic - now.wall_ms / 1000)
+        self._clock_gap_s = max(self._clock_gap_s, _gap_s(now))
+        self._least_gap_s = min(self._least_gap_s, _gap_s(now))
         if alert.trust(now):
             self._ends.put(alert)
 
@@ -842,6 +859,7 @@ class LiveAlerts:
         wall clock, which has been set back since (Rule 3). At most AT_ONCE alerts are forgotten in one call, and the
         others in the next calls (Rule 5). If this raises, the next call does what is left.
         """
+        self.correct_if_clock_was_ahead(now)
         ended = self._ends.take(now, AT_ONCE)
         self.behind = len(ended) == AT_ONCE
         try:
@@ -872,6 +890,11 @@ class LiveAlerts:
                 self._take_counts_of(alert, self._counts)
             alert.deadline = float("-inf")  # `ended` and `gone` stay true, even for flights that still have the alert
 
+    def correct_if_clock_was_ahead(self, now: Now) -> None:
+        """Correct the deadlines if the wall clock has been set back since one was computed from it (Rule 11)."""
+        if _gap_s(now) - self._least_gap_s >= STEP_S and _gap_s(now) <= self._most_gap_s + STEP_S:
+            self.correct(now)
+
     def correct(self, now: Now) -> None:
         """Move the deadlines that are too early to later times, for all alerts.
 
@@ -879,7 +902,8 @@ class LiveAlerts:
         has been set right.
         """
         self.missed_until = 0
-        self._clock_gap_s = max(self._clock_gap_s, now.monotonic - now.wall_ms / 1000)
+        self._clock_gap_s = max(self._clock_gap_s, _gap_s(now))
+        self._least_gap_s = _gap_s(now)
         for alert in self:
             alert.correct(now)
 

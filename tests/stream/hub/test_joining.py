@@ -128,3 +128,15 @@ def test_unknown_alert_named_in_hello_is_remembered_for_30_s_from_the_last_hello
     town.sweep()
     town.publish(a_revision(revision=2))
     assert second.received() == ["welcome", "a-1/2"]
+
+
+def test_returning_session_is_sent_the_cancel_although_the_alert_ended_here_before_the_node_caught_up(town):
+    """The node knew only a revision that ended earlier than the one that the client has (R5c)."""
+    town.publish(a_revision())
+    town.clock.advance(HALF_HOUR_S - 5)
+    peer = town.join(FAR_AWAY, holding={"a-1": 2})
+    town.clock.advance(5)
+    town.hub.sweep(town.clock.now())
+    later = town.clock.now().wall_ms + 600_000
+    town.publish(a_revision(revision=2, expires_at=later), a_cancel(revision=3, ends_at=later))
+    assert peer.received() == ["welcome", "-a-1/3"]
