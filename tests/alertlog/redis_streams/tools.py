@@ -232,15 +232,17 @@ class Between:
 
     async def _serve(self, reader, writer):
         there, away = await asyncio.open_connection("127.0.0.1", self._port)
-        with suppress(OSError, asyncio.IncompleteReadError, ValueError):
-            while True:
-                request = await _resp(reader)
-                away.write(_as_resp(request))
-                answer = await _resp(there)
-                is_read = request[0] == b"XREAD"
-                writer.write(_as_resp(self._alter(answer) if is_read and answer else answer))
-        for end in (writer, away):
-            end.transport.abort()
+        try:
+            with suppress(OSError, asyncio.IncompleteReadError, ValueError):
+                while True:
+                    request = await _resp(reader)
+                    away.write(_as_resp(request))
+                    answer = await _resp(there)
+                    is_read = request[0] == b"XREAD"
+                    writer.write(_as_resp(self._alter(answer) if is_read and answer else answer))
+        finally:
+            for end in (writer, away):
+                end.transport.abort()
 
 
 async def _resp(reader):

@@ -218,7 +218,7 @@ class CallHistory:
 
     def _of_visit(self, visit: CallVisit) -> Iterator[str]:
         here: Json | None = None
-        rung, tasks = dict(visit.holding), Counter[tuple[str, int]]()
+        rung, unsure, tasks = dict(visit.holding), dict(visit.holding), Counter[tuple[str, int]]()
         newest: dict[str, int] = {}
         accepts: Counter[str] = Counter()
         over: set[str] = set()
@@ -263,7 +263,9 @@ class CallHistory:
                     newest[call_id] = message["revision"]
                     continue
                 revision = message["call"]["revision"]
-                if revision <= rung.get(call_id, 0):
+                # What it still shows may be the task of a seat that was given up, so it is sent again, once (HD18).
+                may_repeat = revision == unsure.pop(call_id, 0) and (visit.sub, call_id) in self._accepted_soon
+                if revision <= rung.get(call_id, 0) and not may_repeat:
                     yield f"{what}, revision {revision}, after {rung[call_id]}"
                 if not visit.quals & self._quals(asked):
                     yield f"{what}, but is not qualified"
