@@ -388,7 +388,7 @@ class LiveAlert:
     def _mark_held(self, flags: DeliveryFlags, row: int, held: int) -> None:
         if held >= self.revision_number:
             flags.put(row, flags.of(row) | CURRENT)
-        if held > self.revision_number:
+        if held > self.revision_number or self.unbelieved:  # the first that is believed may be an older one (Rule 9)
             flags.ahead[row] = held
         else:
             flags.ahead.pop(row, None)

@@ -6,7 +6,7 @@ from support.fakes import a_cancel, a_revision, messages
 
 from geocast.alertlog import Counts
 from geocast.matching.filters import Filter
-from geocast.model.alert import Circle
+from geocast.model.alert import Circle, Untrusted
 
 
 def test_live_alerts_follow_the_welcome_in_the_same_write(town):
@@ -140,3 +140,12 @@ def test_returning_session_is_sent_the_cancel_although_the_alert_ended_here_befo
     later = town.clock.now().wall_ms + 600_000
     town.publish(a_revision(revision=2, expires_at=later), a_cancel(revision=3, ends_at=later))
     assert peer.received() == ["welcome", "-a-1/3"]
+
+
+def test_session_is_not_sent_what_it_holds_when_the_alert_is_believed_later(town):
+    """Revisions that are believed only after the hello come again from the first on (Rule 9; simulator, seed 5478)."""
+    revisions = a_revision(), a_revision(revision=2)
+    town.publish(*(Untrusted(entry.id, entry.revision, entry.ends_at, entry) for entry in revisions))
+    peer = town.join(holding={"a-1": 2})
+    town.publish(*revisions)
+    assert peer.told_by_write() == [["welcome"]]
