@@ -53,6 +53,7 @@ class Line:
     def write(self, data):
         """Send bytes, or keep what the phone does not take and call `pause_writing`, as a real transport does."""
         if self._closing:
+            self.node.world.keeps_counts = False
             raise RuntimeError("the transport is closed")
         self._judge(data)
         was_slow, self._unsent = bool(self._unsent), self._unsent + data
@@ -66,8 +67,11 @@ class Line:
         if self._unsent:
             self.node.world.fail(Fault("a frame is sent to a socket whose transport has unsent bytes"))
         room = len(frame) if self.phone.room is None else min(self.phone.room, len(frame))
-        if self._closing or not room:
-            return -32 if self._closing else -11
+        if self._closing:
+            self.node.world.keeps_counts = False  # the server counts what it writes, not what arrives
+            return -32
+        if not room:
+            return -11
         self._judge(frame[:room])
         self._pass_on(frame[:room])
         return room
