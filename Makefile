@@ -20,6 +20,8 @@ ON ?=
 # The number of test processes. Tests of whole programs mostly wait, so two more processes than CPUs keep the CPUs busy.
 AT_ONCE ?= $(shell echo $$(( $$(nproc) + 2 )))
 SOAK_MINUTES ?= 5
+RING ?= 1
+SCHEDULES ?= 10000
 PACKAGE ?= log
 SAMPLE ?=
 UNIT_TESTS := $(addprefix tests/,alertlog api approvals auth calls cli egress feed geometry ingest ledger matching model policy push relay run stream wire)
@@ -28,7 +30,7 @@ export DEMO_SECONDS DEMO_FEED DEMO_FEED_FORMAT IMAGE TARGET BASE BUILDER BUILD_O
 # Python keeps what it has compiled; otherwise each test process would compile all tests again, in twice the CPU time.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install demo image home-assistant test test-home-assistant quick soak soak-faults soak-injections soak-abuse checked mutants check format bench bench-peers pictures look images interfaces grafana docs dist sbom tag lock clean
+.PHONY: help install demo image home-assistant test test-home-assistant quick soak soak-faults soak-injections soak-abuse simulate planted spec checked mutants check format bench bench-peers pictures look images interfaces grafana docs dist sbom tag lock clean
 help:            ## print this list
 	@grep -E '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
@@ -125,6 +127,18 @@ soak-injections: $(VENV)/.test  ## one exception at each call of a story, then a
 soak-abuse: $(VENV)/.test  ## run attacks that normal clients must not notice; SECONDS=60 for each, SEED=1, ON=open-calls, LOG=redis
 	@ABUSE_SECONDS=$(SECONDS) ABUSE_SEED=$(SEED) ABUSE_LOG=$(LOG) \
 	  $(BIN)/python -m pytest --timeout 0 -s --tb short tests/end_to_end/faults/test_abuse.py -k "$(ON)"
+
+simulate: $(VENV)/.test  ## run random schedules of the delivery in simulated time; SCHEDULES=10000, or SEED=42 to replay one
+	@PYTHONPATH=tests $(BIN)/python -m simulator --ring $(RING) \
+	  $(if $(findstring file,$(origin SEED)),--schedules $(SCHEDULES),--seed $(SEED))
+
+planted: $(VENV)/.test  ## plant each fault of a list, and see after how many schedules the simulator finds it
+	@PYTHONPATH=tests $(BIN)/python -m simulator --planted
+
+spec:            ## search the models of tests/specification to their ends, in minutes
+	@sh requirements/system.sh
+	@sh tests/specification/search.sh delivery.pml
+	@sh tests/specification/search.sh leases.pml
 
 # Wapiti pins versions of packages of which the server has others.
 $(WAPITI_VENV)/.tool: requirements/wapiti.txt

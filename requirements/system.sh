@@ -16,6 +16,7 @@ redis-server    redis-server    redis-server   the log in Redis
 chromium        chromium        -              notifications of the web pages
 chromium-headless-shell chromium-headless-shell - the web pages
 cc              gcc,libc6-dev   -              processes with a wall clock of their own
+spin            spin            -              tests/specification
 haproxy         haproxy         haproxy        docs/deploy/haproxy.cfg
 nginx           nginx           nginx          docs/deploy/nginx.conf
 caddy           caddy           caddy          the Caddyfile of docs/operations/one-node.md

@@ -143,7 +143,10 @@ def test_returning_session_is_sent_the_cancel_although_the_alert_ended_here_befo
 
 
 def test_session_is_not_sent_what_it_holds_when_the_alert_is_believed_later(town):
-    """Revisions that are believed only after the hello come again from the first on (Rule 9; simulator, seed 5478)."""
+    """Revisions that are believed only after the hello come again from the first on (Rule 9).
+
+    The simulator found this case.
+    """
     revisions = a_revision(), a_revision(revision=2)
     town.publish(*(Untrusted(entry.id, entry.revision, entry.ends_at, entry) for entry in revisions))
     peer = town.join(holding={"a-1": 2})
