@@ -4,6 +4,8 @@ The names of the tasks come from the running process.
 """
 
 import re
+import shutil
+import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -11,13 +13,16 @@ from pathlib import Path
 import httpx
 import pytest
 from end_to_end.kit.alerts import ground
+from end_to_end.kit.dispatcher import calling_node
 from end_to_end.kit.feed_server import FeedServer, atom
 from end_to_end.kit.fetch import Fetch
 from end_to_end.kit.issuer import options
+from end_to_end.kit.key_server import KeyServer
 from end_to_end.kit.keys import Keys
-from end_to_end.kit.node import Node
+from end_to_end.kit.node import BIN, Node, clean_environment
 from end_to_end.kit.process import ServerProcess
 from end_to_end.kit.push import Push
+from end_to_end.kit.side_process import SideProcess
 from end_to_end.kit.times import wait_until
 from end_to_end.kit.tls import make_certificate
 from end_to_end.kit.webhooks import SECRET, RelayProcess
@@ -27,6 +32,7 @@ from support.push_service import PushService
 from client_demo.webhook_receiver import WebhookReceiver
 
 FAILURES = re.compile(r'^geocast_task_failures_total\{task="([^"]+)"\} ([0-9.]+)', re.MULTILINE)
+ELSEWHERE = Path(__file__).parents[1] / "deploy" / "elsewhere"
 NEVER_RUN = {"callback", "pump"}  # no tasks, but counted as if they were
 
 Running = tuple[ServerProcess, httpx.Client]
@@ -34,13 +40,16 @@ Running = tuple[ServerProcess, httpx.Client]
 
 @contextmanager
 def a_node(home: Path, *more: str) -> Iterator[Running]:
-    """Run a node with a feed."""
-    folder = home / "faults"
+    """Run a node with calls, a feed, and keys at a URL."""
+    folder, certificate, keys = home / "faults", make_certificate(home), Keys()
     folder.mkdir()
     [port] = free_ports(1)
     feed = ("--feed", f"127.0.0.1:{port}", "--feed-url", "https://feed.example", "--feed-sender", "feed.example")
-    with Node(home, None, *feed, *more, GEOCAST_INJECTIONS=str(folder)) as node:
-        yield node, node.api
+    with KeyServer(keys.jwks()).serving(certificate) as url:
+        node = calling_node(home, keys, "--keys", url, *feed, *more)
+        node.settings |= {"GEOCAST_INJECTIONS": str(folder), "SSL_CERT_FILE": str(certificate.crt)}
+        with node:
+            yield node, node.api
 
 
 @contextmanager
@@ -69,6 +78,37 @@ def a_relay(home: Path) -> Iterator[Running]:
         yield relay, relay.metrics_api
 
 
+class Part(SideProcess):
+    """A process of `geocast part` on the log of a node, with the way out of a package that is in a folder."""
+
+    def __init__(self, node: Node, home: Path, folder: Path) -> None:
+        super().__init__(home / "part.txt")
+        self._node, self._home, self._folder = node, home, folder
+        shutil.copy(ELSEWHERE / "elsewhere.py", folder)
+        points = tomllib.loads((ELSEWHERE / "pyproject.toml").read_text("utf-8"))["project"]["entry-points"]
+        (folder / "elsewhere-1.dist-info").mkdir()
+        lines = "".join(f"{name} = {value}\n" for name, value in points["geocast.parts"].items())
+        (folder / "elsewhere-1.dist-info" / "entry_points.txt").write_text(f"[geocast.parts]\n{lines}")
+
+    def start(self) -> None:
+        """Start the process and wait until it is ready."""
+        options = self._home / "options.toml"
+        options.write_text(f'[lines]\npath = "{self._home / "lines"}"\n')
+        log = ("--log", f"sqlite:{self._node.log_file}", "--metrics", f"127.0.0.1:{self.metrics_port}")
+        environment = clean_environment(GEOCAST_INJECTIONS=str(self._folder))
+        self.spawn(BIN / "geocast", "part", "lines", "--options", options, *log, environment=environment)
+        self.wait_until_ready()
+
+
+@contextmanager
+def a_part(home: Path) -> Iterator[Running]:
+    """Run `geocast part` beside a node."""
+    folder = home / "faults"
+    folder.mkdir()
+    with Node(home) as node, Part(node, home, folder) as part:
+        yield part, part.metrics_api
+
+
 @contextmanager
 def a_fetch(home: Path) -> Iterator[Running]:
     """Run `geocast fetch` beside a node that takes CAP messages."""
@@ -90,6 +130,7 @@ PROCESSES: dict[str, Callable[[Path], object]] = {
     "push": a_push,
     "push with two workers": lambda home: a_push(home, "--workers", "2"),
     "relay": a_relay,
+    "part": a_part,
     "fetch": a_fetch,
 }
 

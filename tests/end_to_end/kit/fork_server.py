@@ -26,7 +26,8 @@ _PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 _GEOCAST = str(Path(sys.executable).parent / "geocast")
 _NETWORK = Path("/proc/thread-self/ns/net")
 _NETWORK_AT_START = _NETWORK.readlink()
-_OWN = ("GEOCAST_", "PYTHONUNBUFFERED")  # variables that a forked process can take over; others need a new program
+# Variables that a forked process can take over. Others need a new program.
+_OWN = ("GEOCAST_", "PYTHONUNBUFFERED", "SSL_CERT_FILE")
 
 
 class ForkedProcess:
@@ -156,6 +157,7 @@ def _import_everything() -> None:
     import client_demo.terminal.cli  # noqa: F401
     import geocast.cli
     import geocast.run.fetch
+    import geocast.run.follower
     import geocast.run.ledger
     import geocast.run.node
     import geocast.run.push
@@ -170,10 +172,11 @@ def _run(command: list[str]) -> None:
         from geocast import failpoints
 
         if "GEOCAST_INJECTIONS" in os.environ:
-            sys.path.append(str(Path(__file__).parents[2]))
+            folder = os.environ.pop("GEOCAST_INJECTIONS")
+            sys.path += [str(Path(__file__).parents[2]), folder]  # the folder may have a package
             from support.injections import install
 
-            install(Path(os.environ.pop("GEOCAST_INJECTIONS")))
+            install(Path(folder))
         failpoints._armed = os.environ.get("GEOCAST_FAILPOINT")  # it was read before the fork
         sys.argv = command
         geocast.cli.main()
