@@ -50,19 +50,20 @@ class NodeRules(Rules):
     def read_entry(self, entry, now):
         """Let the model's node read an entry when the real one does."""
         item, alert = self._items[entry.id, entry.revision], self.alerts.get(entry.id)
+        before = alert is not None and (alert.number, alert.unbelieved)
         if isinstance(entry, Untrusted):
             self._doubt(entry, item, alert, now)
         elif isinstance(entry, Cancel):
             if alert is None:
                 self._early[item.id] = item
-            elif item.number > alert.number:
+            elif alert.cancel is None or item.number > alert.number:
                 self._cancel(alert, item)
         elif alert is None:
             self._begin(item, now)
         elif alert.cancel is None and (alert.unbelieved or item.number > alert.revision.number):
             self._follow(alert, item, now)
         alert = self.alerts.get(entry.id)
-        if alert is not None:
+        if alert is not None and (alert.number, alert.unbelieved) != before:  # else it was read again
             alert.asleep = not alert.look(now)
             if not alert.asleep:
                 self.claims_to(entry.id, now)
@@ -114,7 +115,9 @@ class NodeRules(Rules):
     def correct(self, now):
         """Move deadlines that were computed from a clock that was ahead."""
         for alert in self.alerts.values():
-            alert.deadline = max(alert.deadline, min(alert.latest, now.deadline(alert.revision.ends_at)))
+            deadline = min(alert.latest, now.deadline(alert.revision.ends_at))
+            if deadline > alert.deadline + 0.001:  # less is due to the wall clock, which shows whole milliseconds
+                alert.deadline = deadline
 
     def sweep(self, now):
         """Forget what has ended, and remember its last number."""

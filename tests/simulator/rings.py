@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-from unittest import mock
 
 from simulator import delivery
 from simulator.loop import simulated_time
@@ -40,11 +39,7 @@ def _logging_only_errors():
 def simulating(ring):
     """Yield a function that runs the schedule of a seed, or only some of its steps, and returns its world."""
     module = _RINGS[ring]
-    with contextlib.ExitStack() as during:
-        simulated, errors = during.enter_context(simulated_time()), during.enter_context(_logging_only_errors())
-        during.enter_context(module.patched())
-        # The tasks of a node that was killed never end, and their coroutines complain when they are collected.
-        during.enter_context(mock.patch("sys.unraisablehook", lambda _: None))
+    with simulated_time() as simulated, module.patched(), _logging_only_errors() as errors:
 
         def run(seed, steps=None):
             world = module.run(seed, module.script(seed) if steps is None else steps, simulated)

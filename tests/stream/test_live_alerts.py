@@ -24,9 +24,7 @@ def test_revision_is_current_until_a_newer_one_arrives(alerts, clock):
     assert alert.current == a_revision(revision=2, headline="x")
 
 
-@pytest.mark.parametrize(
-    "entry", [a_revision(), a_revision(revision=2), a_cancel(revision=2)], ids=["1", "2", "cancel"]
-)
+@pytest.mark.parametrize("entry", [a_revision(), a_revision(revision=2)], ids=["1", "2"])
 def test_log_entry_that_is_not_newer_changes_nothing(alerts, clock, entry):
     """The log may yield an entry again (R2)."""
     alerts.apply(a_revision(revision=2), clock.now())
@@ -50,6 +48,17 @@ def test_revision_after_a_cancel_is_ignored(alerts, clock):
     assert alerts.apply(a_cancel(revision=2), clock.now()) is None
     assert alerts.apply(a_revision(revision=4), clock.now()) is None  # entry 3 is of another kind
     assert alerts.apply(a_cancel(revision=5), clock.now()) is alert
+
+
+def test_cancel_under_the_number_of_a_revision_ends_the_alert(alerts, clock):
+    """The log has lost revisions that this process knows, so the cancel got the number of one of them (Rule 10)."""
+    for number in (1, 2, 3):
+        alerts.apply(a_revision(revision=number), clock.now())
+    alert = alerts.apply(a_cancel(revision=2), clock.now())
+    assert alert.current == a_cancel(revision=4)
+    for entry in (a_revision(revision=5), a_cancel(revision=2)):
+        assert alerts.apply(entry, clock.now()) is None
+    assert alert.current == a_cancel(revision=4)
 
 
 def test_cancel_of_an_unknown_alert_changes_nothing(alerts, clock):

@@ -73,6 +73,9 @@ Rule 9  A revision that was never believed in this process may have been sent by
 Rule 10  After a believed cancel, all other entries of the alert are ignored, whatever their numbers (HD9).
          Example: two nodes append while the log is being repaired, and a revision 4 comes after the cancel with number
          3. The alert stays cancelled.
+         The cancel counts too, whatever its number; here it gets the next one if its own is taken.
+         Example: Redis loses the revisions 2 and 3, and a publisher cancels revision 1, so the cancel has the number 2.
+         A node that has sent revision 3 sends the cancel with the number 4.
 Rule 11  A deadline that was computed while the wall clock was ahead is too early. When that clock is set back, each
          deadline moves to what the clock says now, but never beyond the latest possible one (Rule 4).
          Nothing moves if the clock now shows a time before that at which some entry was accepted: it is wrong now.
@@ -83,6 +86,7 @@ Rule 11  A deadline that was computed while the wall clock was ahead is too earl
 import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from heapq import heappop, heappush
 from sys import intern
 
@@ -757,7 +761,8 @@ class LiveAlerts:
             if not cancel.is_tombstone:
                 self._keep_early(cancel)
             return None
-        if cancel.revision <= alert.number or not self._is_believed_cancel(cancel, alert, behind):
+        is_known = alert.cancel is not None and cancel.revision <= alert.number
+        if is_known or not self._is_believed_cancel(cancel, alert, behind):
             return None
         self._apply_cancel(alert, cancel)
         return None if alert.ended(now) else alert
@@ -797,7 +802,7 @@ class LiveAlerts:
 
     def _apply_cancel(self, alert: LiveAlert, cancel: Cancel) -> None:
         self._remove_area(alert)
-        alert.end_by(cancel)
+        alert.end_by(cancel if cancel.revision > alert.number else replace(cancel, revision=alert.number + 1))
 
     def _keep_early(self, cancel: Cancel) -> None:
         """Store a cancel whose alert has not arrived yet (Rule 6).
