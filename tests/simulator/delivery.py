@@ -26,7 +26,7 @@ from geocast.alertlog import Counts
 from geocast.alertlog.memory import MemoryLog
 from geocast.auth.scopes import RECEIVE, TEST
 from geocast.auth.tokens import Key, TokenVerifier, sign
-from geocast.clock import Now
+from geocast.clock import STEP_S, Now
 from geocast.config import Settings
 from geocast.metrics import Metrics
 from geocast.model.alert import Approval, Circle, Revision, Untrusted
@@ -180,7 +180,7 @@ class Node:
         def set_right(now):
             live.correct_if_clock_was_ahead(now)
             if not self.clock.skew_ms:
-                self.rules.correct(now)
+                self.rules.correct(now, STEP_S)  # in case that the node does not
 
         def taken(entry):
             set_right(self.clock.now())

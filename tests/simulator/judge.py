@@ -112,11 +112,11 @@ class NodeRules(Rules):
         if alert is not None and alert.cancel is None and not alert.unbelieved:
             alert.withdrawn = not self._believes(alert.revision)
 
-    def correct(self, now):
-        """Move deadlines that were computed from a clock that was ahead."""
+    def correct(self, now, least_s=0.0):
+        """Move deadlines that were computed from a clock that was ahead, and are too early by more than this."""
         for alert in self.alerts.values():
             deadline = min(alert.latest, now.deadline(alert.revision.ends_at))
-            if deadline > alert.deadline + 0.001:  # less is due to the wall clock, which shows whole milliseconds
+            if deadline > alert.deadline + least_s:
                 alert.deadline = deadline
 
     def sweep(self, now):
