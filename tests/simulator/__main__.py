@@ -39,7 +39,7 @@ def main(arguments=None):
 
 def _options(arguments):
     parser = argparse.ArgumentParser(prog="simulator", description=__doc__.partition("\n")[0])
-    parser.add_argument("--ring", type=int, choices=(1,), default=1)
+    parser.add_argument("--ring", type=int, choices=(1, 2), default=1)
     parser.add_argument("--schedules", type=int, help=f"how many (default: 10000, or {MOST} for each planted fault)")
     parser.add_argument("--seed", type=int, help="replay this schedule")
     parser.add_argument("--first", type=int, help="the first seed (default: a random one)")

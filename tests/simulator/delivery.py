@@ -10,14 +10,13 @@ and come back; nodes that are killed, lag, lose the log, get other reviewers or 
 
 import asyncio
 import contextlib
-import random
-from collections import deque
 from unittest import mock
 
 import numpy as np
+from simulator import world
 from simulator.judge import Fault, NodeRules
-from simulator.loop import SimulatedLoop, Stuck
 from simulator.phones import METRE, Line, Phone
+from simulator.world import Clock, World, pick
 from support.fakes import DALLAS, HOUR_MS, NOON_MS, a_cancel, a_revision
 from support.model import SEVERITIES, Item, Rules
 
@@ -26,7 +25,7 @@ from geocast.alertlog import Counts
 from geocast.alertlog.memory import MemoryLog
 from geocast.auth.scopes import RECEIVE, TEST
 from geocast.auth.tokens import Key, TokenVerifier, sign
-from geocast.clock import STEP_S, Now
+from geocast.clock import STEP_S
 from geocast.config import Settings
 from geocast.metrics import Metrics
 from geocast.model.alert import Approval, Circle, Revision, Untrusted
@@ -134,18 +133,6 @@ class Replica(MemoryLog):
         """Add to the counts of the log."""
         self._check()
         await self._world.log.add_counts(counts)
-
-
-class Clock:
-    """The clocks of a node."""
-
-    def __init__(self, loop):
-        self._loop = loop
-        self.skew_ms = 0
-
-    def now(self):
-        """Return both."""
-        return Now(NOON_MS + int((self._loop.now_s - 1000) * 1000) + self.skew_ms, self._loop.now_s)
 
 
 class Node:
@@ -268,58 +255,27 @@ class Node:
             line._pass_on(None)
 
 
-class World:
+class Delivery(World):
     """One run: the log, nodes, phones and the steps."""
 
     def __init__(self, seed, steps, simulated):
-        self.rng, self.loop = random.Random(f"schedule {seed}"), None
-        self.loop = simulated.loop = SimulatedLoop(self.rng)
-        simulated.wall_s = NOON_MS / 1000 - self.loop.now_s
-        self._steps = steps
+        super().__init__(seed, steps, simulated)
         self.log = MemoryLog()
         self.tokens = TOKENS
         self.entries, self.items, self.reviewers, self.log_items = [], {}, {}, {}
         self.rules = Rules()
         self.believed, self.revoked = set(REVIEWERS), {}
-        self.nodes, self.phones, self.story = [], [], deque(maxlen=400)
+        self.nodes, self.phones = [], []
         self.simple = True  # whether each entry was believed by everybody all the time
         self.keeps_counts = True  # whether the counts are exact: no process has died, no write met a closed socket
-        self.faults = []
-
-    # ---- time ---------------------------------------------------------------------------------------------------
-
-    @property
-    def now_ms(self):
-        """The right time."""
-        return NOON_MS + int((self.loop.now_s - 1000) * 1000)
 
     def has_ended(self, item):
         """Return whether an item has ended by the right time."""
         return self.now_ms >= item.ends_at
 
-    def note(self, who, *what):
-        """Tell the story."""
-        self.story.append(f"{self.loop.now_s - 1000:8.3f} {who}: {' '.join(map(str, what))}")
-
-    def fail(self, fault):
-        """Record what is wrong."""
-        self.note("judge", fault)
-        self.faults.append(str(fault))
-
     # ---- running ------------------------------------------------------------------------------------------------
 
-    async def run(self):
-        """Do the steps, then heal everything, and judge."""
-        await self._begin()
-        for gap_s, name, chances in self._steps:
-            await asyncio.sleep(gap_s)
-            if name == "settle":
-                await self._settle()
-            else:
-                getattr(self, f"_{name}")(*chances)
-            if self.faults:
-                return
-        await self._settle()
+    async def _end(self):
         for node in self.nodes:
             node.dies()
         for node in self.nodes:
@@ -406,7 +362,6 @@ class World:
                 self.fail(Fault(f"{found} of {alert_id}, but {sent} were sent and {acked} acknowledged"))
 
     # ---- steps --------------------------------------------------------------------------------------------------
-    # Each gets five numbers from 0 to 1, which decide everything, so that a step means something after any others.
 
     def _append(self, item, entry, reviewer):
         async def append():
@@ -569,11 +524,6 @@ class World:
                 node.trust.becomes(self.believed)
 
 
-def pick(things, chance):
-    """Return one of the things."""
-    return things[int(chance * len(things))]
-
-
 def circle(where, size):
     """Return an area around a place in metres north of Dallas; no phone is near its edge."""
     return ((DALLAS[0] + 100 * int(where * 12) * METRE, DALLAS[1], pick((25, 125, 325, 925), size)),)
@@ -583,34 +533,18 @@ WEIGHTS = {
     "publish": 16, "revise": 14, "cancel": 8, "move": 14, "filter": 4, "ack": 2, "drop": 7, "leave": 2, "return": 3,
     "clog": 5, "read": 4, "lag": 4, "cut": 4, "clock": 4, "kill": 3, "restart": 4, "reviewers": 3, "settle": 2,
 }  # fmt: skip
-GAPS_S = (0, 0, 0.0005, 0.002, 0.01, 0.05, 0.3, 0.3, 1.0, 3.0)
 
 
 def script(seed):
-    """Return the steps of a run: each with the time since the one before, its name, and five numbers from 0 to 1."""
-    rng = random.Random(f"script {seed}")
-    names = list(WEIGHTS)
-    # Each run has some kinds of steps more often and lacks others, so that rare combinations occur ("Swarm Testing",
-    # Groce et al. 2012).
-    weights = [weight * rng.choice((0, 1, 1, 4)) for weight in WEIGHTS.values()]
-    weights[names.index("publish")] = WEIGHTS["publish"]
-    if rng.random() < 0.5:  # no other reviewers, so that the log alone says what each phone has to show
-        weights[names.index("reviewers")] = 0
-    chosen = rng.choices(names, weights, k=rng.randint(8, STEPS))
-    steps = [("publish", 0.0)] + [(name, rng.choice(GAPS_S) if rng.random() < 0.99 else 35.0) for name in chosen]
-    return [(gap_s, name, tuple(rng.random() for _ in range(5))) for name, gap_s in steps]
+    """Return the steps of a run."""
+    # In half of the runs there are no other reviewers, so that the log alone says what each phone has to show.
+    weights = WEIGHTS if seed % 2 else WEIGHTS | {"reviewers": 0}
+    return world.script(seed, weights, "publish", STEPS, long_s=(35.0,))
 
 
 def run(seed, steps, simulated):
-    """Run a schedule. Return what is wrong, and the story."""
-    world = World(seed, steps, simulated)
-    try:
-        world.loop.run(world.run())
-    except Stuck as stuck:
-        world.fail(stuck)
-    for error in world.loop.errors:
-        world.fail(repr(error))
-    return world
+    """Run a schedule."""
+    return world.run(Delivery(seed, steps, simulated))
 
 
 @contextlib.contextmanager

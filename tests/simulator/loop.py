@@ -6,6 +6,7 @@ seed gives the same run on any machine: tasks have numbers as hashes, so a set o
 """
 
 import asyncio
+import contextvars
 import heapq
 import itertools
 import sys
@@ -35,10 +36,14 @@ class _Handle:
 
 
 class _Task(asyncio.Task):
-    number = 0
+    number, owner = 0, None
 
     def __hash__(self):
         return self.number
+
+
+OWNER = contextvars.ContextVar("owner", default=None)
+"""The simulated process that a task belongs to."""
 
 
 class SimulatedLoop(asyncio.AbstractEventLoop):
@@ -84,7 +89,16 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
         """Return a task of this loop."""
         task = _Task(work, loop=self, name=name, context=context)
         task.number = next(self._numbers)
+        task.owner = OWNER.get() if context is None else context.get(OWNER)
         return task
+
+    async def create_connection(self, make_protocol, host, port, **_options):
+        """Return a transport and a protocol, as `connect` of this loop makes them."""
+        await asyncio.sleep(0.001)
+        protocol = make_protocol()
+        transport = self.connect(protocol, host, port, OWNER.get())
+        protocol.connection_made(transport)
+        return transport, protocol
 
     def create_future(self):
         """Return a future of this loop."""

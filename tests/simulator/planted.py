@@ -94,7 +94,7 @@ FAULTS = {
     "an early cancel is dropped": Fault(1, _LIVE, "self._early_cancels[cancel.id] = cancel", "pass"),
     "an unbelieved alert is forgotten": Fault(1, _LIVE, "if alert is None and len(unbelieved) < MAX_UNBELIEVED and", "if False and"),
     "the area of a cancelled alert stays in the index": Fault(
-        1, _LIVE, "        self._remove_area(alert)\n        alert.end_by(cancel)", "        alert.end_by(cancel)"
+        1, _LIVE, "        self._remove_area(alert)\n        alert.end_by(cancel if", "        alert.end_by(cancel if"
     ),
     "the old area of a revised alert stays in the index": Fault(
         1, _LIVE, "            self._remove_area(alert)\n            before = alert.deadline", "            before = alert.deadline"

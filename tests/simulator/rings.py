@@ -3,21 +3,25 @@
 import contextlib
 import logging
 
-from simulator import delivery
+from simulator import delivery, redis_log
 from simulator.loop import simulated_time
 
-_RINGS = {1: delivery}
+_RINGS = {1: delivery, 2: redis_log}
+
+
+# What a node has to log in some runs.
+_EXPECTED = "the alert log can't be", "log %s has lost entries", "log %s: a lost entry can't be put back"
 
 
 class _Errors(logging.Handler):
-    """The errors that the server logs. A run causes none but that the log can't be read."""
+    """The errors that the server logs and that no run may cause."""
 
     def __init__(self):
         super().__init__(logging.ERROR)
         self.found = []
 
     def emit(self, record):
-        if not record.msg.startswith("the alert log can't be"):
+        if not record.msg.startswith(_EXPECTED):
             self.found.append(record.getMessage())
 
 

@@ -3,9 +3,12 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
-from simulator import rings
+from simulator import planted, rings
+
+import geocast
 
 SCHEDULES = 600
 
@@ -32,3 +35,20 @@ def test_same_seed_gives_the_same_run():
         for hashes in ("1", "2")
     ]
     assert found[0] == found[1] != ""
+
+
+def test_planted_faults_have_their_places():
+    """`make planted` changes one place for each."""
+    for name, fault in planted.FAULTS.items():
+        module = Path(geocast.__file__).parent / f"{fault.module.replace('.', '/')}.py"
+        assert module.read_text("utf-8").count(fault.old) == 1, name
+
+
+def test_a_planted_fault_is_found():
+    """A simulator that finds nothing proves nothing."""
+    fault = "what was sent with an answer is not recorded"
+    command = [sys.executable, "-m", "simulator", "--plant", fault, "--until", "--first", "0", "--schedules", "400"]
+    paths = {"PYTHONPATH": os.pathsep.join(sys.path)}
+    found = subprocess.run(command, env=os.environ | paths, capture_output=True, text=True, check=False)
+    assert found.returncode == 1
+    assert "make simulate RING=1 SEED=" in found.stdout
