@@ -2,7 +2,7 @@
 
 python -m simulator --ring 1 --schedules 100000     new seeds, on all cores
 python -m simulator --ring 1 --seed 42              one schedule, shrunk and told as a story if it fails
-python -m simulator --planted                       each planted fault, until a schedule finds it
+python -m simulator --planted                       each planted fault, until a schedule finds it; --ring 2 for one ring
 """
 
 import argparse
@@ -39,7 +39,7 @@ def main(arguments=None):
 
 def _options(arguments):
     parser = argparse.ArgumentParser(prog="simulator", description=__doc__.partition("\n")[0])
-    parser.add_argument("--ring", type=int, choices=(1, 2), default=1)
+    parser.add_argument("--ring", type=int, choices=(1, 2), help="which one (default: 1, or all with --planted)")
     parser.add_argument("--schedules", type=int, help=f"how many (default: 10000, or {MOST} for each planted fault)")
     parser.add_argument("--seed", type=int, help="replay this schedule")
     parser.add_argument("--first", type=int, help="the first seed (default: a random one)")
@@ -47,12 +47,15 @@ def _options(arguments):
     parser.add_argument("--planted", action="store_true", help="run each planted fault")
     parser.add_argument("--plant", choices=planted.FAULTS, metavar="NAME", help="run with this planted fault")
     parser.add_argument("--until", action="store_true", help="stop at the first schedule that fails")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if not options.planted:
+        options.ring = options.ring or 1
+    return options
 
 
 def run_chunk(ring, seeds, plant=None):
     """Run schedules, and return the seeds of those that failed with what was wrong, and the number of steps."""
-    if plant is not None and not any(isinstance(each, planted._Finder) for each in sys.meta_path):
+    if plant is not None:
         planted.plant(plant)
     from simulator import rings  # only now, so that a planted fault is there
 
@@ -129,7 +132,11 @@ def _run_planted(options):
     table = Table("planted fault", "found after", "as")
     missed = []
     with concurrent.futures.ThreadPoolExecutor(options.processes) as pool:
-        jobs = {name: pool.submit(_find, name, fault.ring, count) for name, fault in planted.FAULTS.items()}
+        jobs = {
+            name: pool.submit(_find, name, fault.ring, count)
+            for name, fault in planted.FAULTS.items()
+            if options.ring in (None, fault.ring)
+        }
         for name, job in jobs.items():
             after, said = job.result()
             print(f"{name}: {after}", file=sys.stderr, flush=True)

@@ -5,9 +5,11 @@
 simulator can't see.
 """
 
-import importlib.abc
-import importlib.machinery
 import sys
+from importlib.abc import MetaPathFinder
+from importlib.machinery import PathFinder, SourceFileLoader
+from importlib.util import find_spec
+from pathlib import Path
 from typing import NamedTuple
 
 
@@ -23,6 +25,14 @@ class Fault(NamedTuple):
 _FANOUT, _LIVE, _READER = "stream.fanout", "stream.live_alerts", "stream.log_reader"
 _HUB, _SERVER, _CONNECTION, _SESSION = "stream.hub", "stream.server", "stream.connection", "stream.session"
 _FLIGHTS, _FLAGS, _MEMORY = "stream.flights", "stream.delivery_flags", "alertlog.memory"
+
+_APPEND, _REDIS, _HISTORY = (
+    "alertlog.redis_streams.lua.append",
+    "alertlog.redis_streams.log",
+    "alertlog.redis_streams.history",
+)
+_FOLLOWER, _REPAIR = "alertlog.redis_streams.follower", "alertlog.redis_streams.repair"
+_APPENDER, _HEARTBEAT = "alertlog.redis_streams.appender", "alertlog.redis_streams.heartbeat"
 
 FAULTS = {
     # ---- faults that geocast had ---------------------------------------------------------------------------------
@@ -174,36 +184,125 @@ FAULTS = {
     "counts are stored again after they were stored": Fault(
         1, _SERVER, "            if not is_stored:", "            if True:"
     ),
+    # ---- ring 2: the log in Redis --------------------------------------------------------------------------------
+    "entries with a number that is taken are stored again": Fault(
+        2, _APPEND, "answer = there.t == token and 'ours' or there.p == payload and 'same' or 'other'", "answer = 'stored'"
+    ),
+    "a repeated append does not know its own entry": Fault(
+        2, _APPEND, "there.t == token and 'ours' or", ""
+    ),
+    "entries may follow a cancel": Fault(2, _APPEND, "local ended = last_kind == 'cancel' or last_kind == 'end'", "local ended = false"),
+    "an append may leave a gap": Fault(2, _APPEND, "(number == last + 1 and not ended)", "(number > last and not ended)"),
+    "entries that are put back leave the last number as it was": Fault(2, _APPEND, "last = math.max(last, number)", "last = mending and last or number"),
+    "a log that lost entries while it kept its epoch is not noticed": Fault(
+        2, _HISTORY, "return mark[0] if (epoch, seq) < mark else None", "return None"
+    ),
+    "a lower number in the same epoch is not noticed": Fault(
+        2, _HISTORY, "return mark[0] if (epoch, seq) < mark else None", "return mark[0] if epoch < mark[0] else None"
+    ),
+    "a gap in the numbers is not noticed": Fault(
+        2, _HISTORY, "if epoch != self.epoch or seq != self.seq + (not is_beat):", "if epoch != self.epoch:"
+    ),
+    "another epoch is not noticed": Fault(
+        2, _HISTORY, "if epoch != self.epoch or seq != self.seq + (not is_beat):", "if seq != self.seq + (not is_beat):"
+    ),
+    "a follower reads on in an older epoch": Fault(2, _HISTORY, "return self.epoch < history.epoch", "return False"),
+    "a follower reads on from a server that is not written to": Fault(
+        2, _HISTORY, "elsewhere = history.server not in (self.server, self.others)", "elsewhere = False"
+    ),
+    "a follower that hears no heartbeats is content": Fault(
+        2, _HISTORY, "return elsewhere or self.place < max(self.top, history.top_before)", "return elsewhere"
+    ),
+    "a follower never thinks that it is deaf": Fault(
+        2, _HISTORY, "return elsewhere or self.place < max(self.top, history.top_before)", "return False"
+    ),
+    "a follower goes on at another server without a look at its last entry": Fault(
+        2, _FOLLOWER, "(reading.server == before.server or await self._has(before))", "True"
+    ),
+    "a follower takes any entry under the id of its last one": Fault(
+        2, _FOLLOWER, "return bool(found) and identity(found[0][1]) == before.last_identity", "return bool(found)"
+    ),
+    "a follower goes on in a log with fewer entries": Fault(
+        2, _HISTORY, "return epoch == self.epoch and seq >= self.seq", "return epoch == self.epoch"
+    ),
+    "a follower that was cut off goes on where the reader stopped to listen, not where it stopped to read": Fault(
+        2, _FOLLOWER, "self._left = left = before = dataclasses.replace(follower.reading)", "self._left = left = before = follower.reading"
+    ),
+    "nothing is put back when only the server has changed": Fault(
+        2, _HISTORY, "return before is not None and before != self._whole", "return before is not None and before[1] != epoch"
+    ),
+    "nothing is put back": Fault(2, _REDIS, "        if may_lack_something:\n", "        if False:\n"),
+    "what was read is not kept in memory": Fault(2, _FOLLOWER, "            self._source.known.keep(stored)\n", "            pass\n"),
+    "what was appended is not kept in memory": Fault(2, _APPENDER, "                    self._keep(waiting.stored)\n", "                    pass\n"),
+    "a repair that fails is not tried again": Fault(
+        2, _REPAIR, "            except LogUnavailable:\n                await asyncio.sleep(RETRY_S)", "            except LogUnavailable:\n                return None"
+    ),
+    "cancels are put back last": Fault(2, _REPAIR, "for cancelled in (True, False):", "for cancelled in (False, True):"),
+    "a lost cancel whose number is taken is dropped": Fault(
+        2, _REPAIR, 'if is_lost and stored.kind in ("cancel", *MOVED):', "if is_lost and stored.kind in MOVED:"
+    ),
+    "an append is answered before it is synced": Fault(
+        2, "storage.redis.durable", "    if local < 1 or on_replicas < replicas:\n", "    if False:\n"
+    ),
+    "an append is answered before the replica has it": Fault(
+        2, "storage.redis.durable", "    if local < 1 or on_replicas < replicas:\n", "    if local < 1:\n"
+    ),
+    "an append without an answer is given up as refused": Fault(
+        2, _APPENDER, "                if self._problem() is not None or time.monotonic() + AGAIN_S >= deadline:\n                    raise\n",
+        "                return [False] * len(batch)\n",
+    ),
+    "the heartbeat ends with its first failure": Fault(
+        2, _HEARTBEAT, "                self.problem = str(error)\n                await self._primary.leave()", "                self.problem = str(error)\n                return\n                await self._primary.leave()"
+    ),
+    "connections to a server that has failed are kept": Fault(
+        2, "storage.redis.primary", "                await self.leave()\n            raise\n", "                pass\n            raise\n"
+    ),
 }  # fmt: skip
 
 
-class _Loader(importlib.machinery.SourceFileLoader):
-    def __init__(self, name, path, fault):
-        super().__init__(name, path)
-        self._fault = fault
-
-    def get_code(self, _name):
-        path = self.get_filename()
-        with open(path, encoding="utf-8") as file:
-            source = file.read()
-        if source.count(self._fault.old) != 1:
-            raise LookupError(f"{path}: the place of a planted fault is there {source.count(self._fault.old)} times")
-        return compile(source.replace(self._fault.old, self._fault.new), path, "exec", dont_inherit=True)
+def place_of(fault):
+    """Return the file that a fault changes."""
+    path = Path(find_spec("geocast").submodule_search_locations[0]).joinpath(*fault.module.split("."))
+    return path.with_suffix(".lua" if path.parent.name == "lua" else ".py")
 
 
-class _Finder(importlib.abc.MetaPathFinder):
-    def __init__(self, fault):
-        self._fault = fault
-
-    def find_spec(self, name, path, _target=None):
-        if name != f"geocast.{self._fault.module}":
-            return None
-        spec = importlib.machinery.PathFinder.find_spec(name, path)
-        spec.loader = _Loader(name, spec.origin, self._fault)
-        return spec
+_planted = set()
 
 
 def plant(name):
-    """Change the server in this process. No module of geocast may have been imported."""
+    """Change what is read of the server in this process, once. No module of geocast may have been imported."""
+    if name in _planted:
+        return
+    _planted.add(name)
     assert not [each for each in sys.modules if each.startswith("geocast.")], "too late"
-    sys.meta_path.insert(0, _Finder(FAULTS[name]))
+    fault = FAULTS[name]
+    path, read_text, get_data = place_of(fault), Path.read_text, SourceFileLoader.get_data
+
+    def changed(text):
+        if text.count(fault.old) != 1:
+            raise LookupError(f"{path}: the place of a planted fault is there {text.count(fault.old)} times")
+        return text.replace(fault.old, fault.new)
+
+    def read(self, *arguments):
+        return (changed if self == path else str)(read_text(self, *arguments))
+
+    def code(self, name):
+        source = get_data(self, self.path).decode()
+        return compile(changed(source), self.path, "exec", dont_inherit=True)
+
+    if path.suffix == ".lua":
+        Path.read_text = read
+    else:
+        sys.meta_path.insert(0, _Finder(f"geocast.{fault.module}", code))
+
+
+class _Finder(MetaPathFinder):
+    def __init__(self, module, code):
+        self._module, self._code = module, code
+
+    def find_spec(self, name, path, _target=None):
+        if name != self._module:
+            return None
+        spec = PathFinder.find_spec(name, path)
+        spec.loader = type("_Loader", (SourceFileLoader,), {"get_code": self._code})(name, spec.origin)
+        return spec
