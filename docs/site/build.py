@@ -26,7 +26,7 @@ import geocast
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 MERMAID = ROOT / "client_demo" / "web" / "node_modules" / "@mermaid-js" / "tiny" / "dist" / "mermaid.tiny.js"
-FOLDERS = ("bench", "client_demo", "docs")
+FOLDERS = ("bench", "client_demo", "docs", "tests/specification")
 NAVIGATION = {  # pages that are not named here come last
     "Start here": ["about", "first-alert", "life-of-an-alert", "faq", "comparison", "docs", "glossary"],
     "Guide": [
@@ -46,7 +46,7 @@ NAVIGATION = {  # pages that are not named here come last
     ],
     "Background": [
         *("architecture", "no-queue-per-subscriber", "adr", "bench", "bench/method", "bench/tables", "bench/history"),
-        "changelog",
+        *("tests/specification", "changelog"),
     ],
 }
 RULES = (  # the pages that define rules

@@ -103,6 +103,13 @@ def corrected(story: Story) -> None:
     story.last["ann"].shown["c"] = task(3, where=OTHER)
 
 
+def still_held(story: Story) -> None:
+    """Notify Kim, who has never accepted, of the revision that she holds."""
+    kim = story.visit("phone of kim", "kim", MEDIC, {"c": 1})
+    kim.events.append(HERE)
+    story.hear(kim, ring())
+
+
 def came_back(story: Story, *more: Json) -> None:
     """Let Ann reconnect holding the task of the seat that she gave back: she gets the call again (HD18)."""
     reopened(story)
@@ -179,7 +186,7 @@ DOCTORED: dict[str, tuple[Callable[[Story], object], str]] = {
     "an older task after a newer one": (lambda s: (corrected(s), s.hear(s.ann, task())), "revision 2, after 3"),
     "a task with a wrong place": (lambda s: s.hear(s.ann, task(3, where=OTHER)), "a place that the call never had"),
     "notified twice": (lambda s: s.hear(s.bob, ring()), "revision 1, after 1"),
-    "notified of a call that the client holds": (lambda s: s.bob.holding.update(c=1), "revision 1, after 1"),
+    "notified of a call that the client holds": (still_held, "revision 1, after 1"),
     "notified twice after reconnecting": (lambda s: came_back(s, ring(3)), "revision 3, after 3"),
     "notified outside the radius": (lambda s: s.hear(s.eve, ring()), "outside the search radius"),
     "notified off duty": (lambda s: (s.eve.events.append(None), s.hear(s.eve, ring())), "outside the search radius"),
