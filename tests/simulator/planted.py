@@ -251,6 +251,9 @@ FAULTS = {
         2, _APPENDER, "                if self._problem() is not None or time.monotonic() + AGAIN_S >= deadline:\n                    raise\n",
         "                return [False] * len(batch)\n",
     ),
+    "an append that is repeated at another server looks like the one that was read": Fault(
+        2, _APPENDER, 'f"{waiting.token}-{attempt}"', "waiting.token"
+    ),
     "the heartbeat ends with its first failure": Fault(
         2, _HEARTBEAT, "                self.problem = str(error)\n                await self._primary.leave()", "                self.problem = str(error)\n                return\n                await self._primary.leave()"
     ),

@@ -9,8 +9,9 @@ This is how the package keeps the rules of `alertlog` (`lua/prelude.lua` lists t
 LogA1,
 LogA2   One script both checks an entry and stores it, and Redis runs one script at a time. Each append has a random
         token.
-        Example: the reply to an append is lost. The process sends the entry again with the same token. The script finds
-        that the stored entry with this number has this token, and answers `ours`. So `append` returns True.
+        Example: the reply to an append is lost. The process sends the entry again with the same token, and the number
+        of the attempt behind it. The script finds that the stored entry with this number has this token, and answers
+        `ours`. So `append` returns True.
 LogA3   After the script, the command WAITAOF on the same connection waits until the entry is synced to disk on this
         server and on the configured number of replicas. (If there is no append-only file, WAIT is used instead.) Both
         numbers in its answer are checked. All appends that wait for a connection share one script and one WAITAOF. An

@@ -24,7 +24,7 @@ APPENDERS = 4  # how many scripts with appends may run at once; while one waits 
 class _Waiting(NamedTuple):
     """An append that has not been answered yet.
 
-    `token` is random and identifies the append if it is sent again. `deadline` is in seconds of the monotonic clock.
+    `token` is random and identifies the append, however often it is sent. `deadline` is in seconds of the monotonic clock.
     """
 
     stored: Stored
@@ -68,13 +68,17 @@ class Appender:
     async def _send(self, batch: Sequence[_Waiting]) -> list[bool]:
         """Send a batch to Redis, repeatedly if necessary. Return for each append whether its entry was stored.
 
-        All attempts use the same tokens. Raise LogUnavailable if Redis does not answer in time.
+        Each attempt has its number behind the tokens: after a failover it may store the entry in another history,
+        where followers must not take it for the one that they have read. Raise LogUnavailable if Redis does not answer
+        in time.
         Example: Redis stores an entry, and the reply is lost. At the second attempt the script answers `ours`, which
         counts as stored (LogA2).
         """
         deadline = batch[-1].deadline  # the latest; `append` itself gives up an earlier entry in time
-        entries = [waiting.stored.arguments(waiting.token, more=False) for waiting in batch]
+        attempt = 0
         while True:
+            attempt += 1
+            entries = [waiting.stored.arguments(f"{waiting.token}-{attempt}", more=False) for waiting in batch]
             try:
                 answers = await self._writer.store(entries, max(0.0, deadline - time.monotonic()))
             except LogUnavailable:

@@ -36,7 +36,7 @@ def position_of(epoch: int, seq: int) -> int:
 def identity(fields: Fields) -> Identity:
     """Return what tells an entry of the stream from all others: the token of its append, and its checksum.
 
-    One append may store several entries with the same token. A repeated append has the same token as before.
+    One append may store several entries with the same token. Each attempt has its number behind the token.
     """
     return fields.get(b"t"), fields.get(b"c")
 

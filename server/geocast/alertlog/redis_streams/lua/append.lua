@@ -29,6 +29,11 @@ local function chain_of(key, last, last_kind)
   return OF[last_kind]
 end
 
+-- Return the token without the number of the attempt.
+local function append_of(token)
+  return string.match(token or '', '^%w*')
+end
+
 for at = 4, #ARGV, 9 do
   local id, revision, kind, ends, payload, checksum, token, more, ended_at = unpack(ARGV, at, at + 8)
   local key, number = PREFIX .. 'alert:' .. id, tonumber(revision)
@@ -41,7 +46,7 @@ for at = 4, #ARGV, 9 do
   if kind == 'call' and last_kind == 'end' then fits = false end
   local answer
   if there then
-    answer = there.t == token and 'ours' or there.p == payload and 'same' or 'other'
+    answer = append_of(there.t) == append_of(token) and 'ours' or there.p == payload and 'same' or 'other'
   elseif fits and ((number == last + 1 and not ended) or (mending and (number <= last or not ended or not ours))) then
     answer, stored, seq = 'stored', stored + 1, seq + 1
     local place = redis.call('XADD', STREAM, '*', 'e', epoch, 'n', seq, 'i', id, 'r', revision, 'k', kind, 'x', ends,
