@@ -128,12 +128,12 @@ soak-abuse: $(VENV)/.test  ## run attacks that normal clients must not notice; S
 	@ABUSE_SECONDS=$(SECONDS) ABUSE_SEED=$(SEED) ABUSE_LOG=$(LOG) \
 	  $(BIN)/python -m pytest --timeout 0 -s --tb short tests/end_to_end/faults/test_abuse.py -k "$(ON)"
 
-simulate: $(VENV)/.test  ## run random schedules of the delivery in simulated time; SCHEDULES=10000, or SEED=42 to replay one
+simulate: $(VENV)/.test  ## run random schedules in simulated time; RING=1 (the delivery) or 2 (Redis), SCHEDULES=10000, or SEED=42 to replay one
 	@PYTHONPATH=tests $(BIN)/python -m simulator --ring $(RING) \
 	  $(if $(findstring file,$(origin SEED)),--schedules $(SCHEDULES),--seed $(SEED))
 
 planted: $(VENV)/.test  ## plant each fault of a list, and see after how many schedules the simulator finds it
-	@PYTHONPATH=tests $(BIN)/python -m simulator --planted
+	@PYTHONPATH=tests $(BIN)/python -m simulator --planted $(if $(findstring file,$(origin RING)),,--ring $(RING))
 
 spec:            ## search the models of tests/specification to their ends: 6 minutes, 7 GB
 	@sh requirements/system.sh

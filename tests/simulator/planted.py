@@ -186,7 +186,7 @@ FAULTS = {
     ),
     # ---- ring 2: the log in Redis --------------------------------------------------------------------------------
     "entries with a number that is taken are stored again": Fault(
-        2, _APPEND, "answer = there.t == token and 'ours' or there.p == payload and 'same' or 'other'", "answer = 'stored'"
+        2, _APPEND, "answer = append_of(there.t) == append_of(token) and 'ours' or there.p == payload and 'same' or 'other'", "answer = 'stored'"
     ),
     "a repeated append does not know its own entry": Fault(
         2, _APPEND, "there.t == token and 'ours' or", ""
