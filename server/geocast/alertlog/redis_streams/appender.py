@@ -24,7 +24,7 @@ APPENDERS = 4  # how many scripts with appends may run at once; while one waits 
 class _Waiting(NamedTuple):
     """An append that has not been answered yet.
 
-    `token` is random and identifies the append, however often it is sent. `deadline` is in seconds of the monotonic clock.
+    `token` is random, and the same in each attempt. `deadline` is in seconds of the monotonic clock.
     """
 
     stored: Stored
