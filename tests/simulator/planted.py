@@ -189,7 +189,7 @@ FAULTS = {
         2, _APPEND, "answer = append_of(there.t) == append_of(token) and 'ours' or there.p == payload and 'same' or 'other'", "answer = 'stored'"
     ),
     "a repeated append does not know its own entry": Fault(
-        2, _APPEND, "there.t == token and 'ours' or", ""
+        2, _APPEND, "append_of(there.t) == append_of(token) and 'ours' or", ""
     ),
     "entries may follow a cancel": Fault(2, _APPEND, "local ended = last_kind == 'cancel' or last_kind == 'end'", "local ended = false"),
     "an append may leave a gap": Fault(2, _APPEND, "(number == last + 1 and not ended)", "(number > last and not ended)"),
