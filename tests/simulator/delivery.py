@@ -22,6 +22,7 @@ from support.model import SEVERITIES, Item, Rules
 
 from geocast import tasks
 from geocast.alertlog import Counts
+from geocast.alertlog.chain import UNKNOWN
 from geocast.alertlog.memory import MemoryLog
 from geocast.auth.scopes import RECEIVE, TEST
 from geocast.auth.tokens import Key, TokenVerifier, sign
@@ -78,13 +79,13 @@ class Trust:
             return entry
         return Untrusted(entry.id, entry.revision, entry.ends_at, entry if isinstance(entry, Revision) else None)
 
-    def verify_revision(self, _revision, _behind):
-        """Return True: one approval is enough for every category."""
-        return True
+    def verify_revision(self, _revision, behind):
+        """Return whether the earlier revisions are known: one approval is enough for every category."""
+        return not behind >= UNKNOWN
 
-    def verify_cancel(self, _cancel, _alert, _behind):
-        """Return True, as for a revision."""
-        return True
+    def verify_cancel(self, _cancel, _alert, behind):
+        """Return the same as for a revision."""
+        return not behind >= UNKNOWN
 
     def still_valid(self, revision, _behind):
         """Return whether its reviewer is believed."""
@@ -339,13 +340,20 @@ class Delivery(World):
                     self.fail(Fault(fault))
 
     def _has_read(self, node, alert_id, chain):
-        """Require that a node has applied the last believed entry of an alert."""
+        """Require that a node has applied the last believed entry of an alert, and sends no other."""
         believed = [item for item in chain if self.reviewers[item.id, item.number] in self.believed]
-        if not believed or not self.simple or node.has_let_go(alert_id):
-            return
         alert = node.hub.fanout.live._alerts.get(alert_id)
+        if alert is not None and alert.cancel is None and not alert.ended(node.clock.now()):
+            item = self.items.get((alert_id, alert.number))
+            if item not in believed:
+                self.fail(Fault(f"node {node.number} would send {item}, which is not believed"))
+        if alert is None and chain[-1].cancels:
+            return  # an early cancel: this node was never sent anything of this alert that it believed
+        is_last = believed and believed[-1] is chain[-1]
+        if not believed or not (self.simple or is_last) or node.has_let_go(alert_id):
+            return
         if self.has_ended(believed[-1]):
-            if alert is not None and not alert.ended(node.clock.now()):
+            if alert is not None and alert.cancel is None and not alert.ended(node.clock.now()):
                 self.fail(Fault(f"node {node.number} would still send {alert_id}, which ended with {believed[-1]}"))
         elif alert is None or alert.number < believed[-1].number:
             self.fail(Fault(f"node {node.number} has not applied {believed[-1]}"))

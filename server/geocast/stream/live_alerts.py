@@ -642,7 +642,7 @@ class LiveAlerts:
         self._clock_gap_s = float("-inf")
         self._least_gap_s = float("inf")  # the smallest such value with which a deadline was computed (Rule 11)
         self._most_gap_s = float("inf")  # the greatest that it can be: no entry is read before it was accepted
-        self.missed_until = 0  # the latest end, in ms since 1970, of the alerts that were not kept (Rule 4)
+        self.missed_until = 0  # the latest end, in ms since 1970, of what was taken for ended and not kept (Rule 4)
         self.holdings = Holdings()
         self._counts: dict[str, Counts] = {}  # counts of alerts that have ended since the last `take_counts`
 
@@ -773,7 +773,10 @@ class LiveAlerts:
         It is sent to nobody, but sessions that have it already can be sent its cancel.
         """
         said, unbelieved = entry.said, self._shared.unbelieved
-        if not isinstance(said, Revision) or now.wall_ms >= said.ends_at:
+        if not isinstance(said, Revision):
+            return
+        if now.wall_ms >= said.ends_at:
+            self.missed_until = max(self.missed_until, said.ends_at)
             return
         if alert is None and len(unbelieved) < MAX_UNBELIEVED and said.revision > self._gone.last(said.id):
             alert = LiveAlert(said, now, next(self._arrivals), self._shared)
@@ -906,7 +909,6 @@ class LiveAlerts:
         Deadlines that were computed while the wall clock was ahead are too early. Call this method when the wall clock
         has been set right.
         """
-        self.missed_until = 0
         self._clock_gap_s = max(self._clock_gap_s, _gap_s(now))
         self._least_gap_s = _gap_s(now)
         for alert in self:

@@ -307,9 +307,9 @@ class LogReader:
         )
         found = await self._chains(now.wall_ms)
         chains = await self._with_histories([each for each in found if any(entry.ends_at <= until for entry in each)])
-        # Everything has been read from the log. `correct` resets `missed_until`, from which `until` may come. So store
-        # `until` first: if applying the entries fails, the next call of this method needs it to try again.
-        self._left_out_until = until
+        # Everything has been read from the log. If applying the entries fails, the next call of this method needs
+        # `until` to try again.
+        self._left_out_until, self._live.missed_until = until, 0
         self._live.correct(now)
         await self._apply_chains(chains)
         self._left_out_until = now.wall_ms
@@ -324,7 +324,9 @@ class LogReader:
         if version == self._verified_by:
             return
         await self._verify_live()
-        await self._apply_chains(await self._with_histories(await self._chains(self._clock.now().wall_ms)))
+        now_ms = self._clock.now().wall_ms
+        await self._apply_chains(await self._with_histories(await self._chains(now_ms)))
+        self._live.missed_until = max(self._live.missed_until, now_ms)  # if this clock is ahead, more has to be read
         self._verified_by = version
 
     async def _chains(self, ended_before_ms: int) -> list[list[Followed]]:
