@@ -62,7 +62,10 @@ FAULTS = {
     ),
     "the log is not read again when the clock is set right": Fault(1, _READER, "if now.wall_ms >= until:", "if True:"),
     "the log is not read again when reviewers change": Fault(
-        1, _READER, "await self._apply_chains(await self._with_histories(await self._chains(self._clock.now().wall_ms)))\n        self._verified", "self._verified"
+        1, _READER, "await self._apply_chains(await self._with_histories(await self._chains(now_ms)))\n", "pass\n"
+    ),
+    "what is left out when reviewers change is not read when the clock is set right": Fault(
+        1, _READER, "self._live.missed_until = max(self._live.missed_until, now_ms)", "pass"
     ),
     "live alerts are not verified when reviewers change": Fault(
         1, _READER, "            self._live.verify_again(alert)\n", "            pass\n"
