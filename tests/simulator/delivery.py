@@ -343,17 +343,17 @@ class Delivery(World):
         """Require that a node has applied the last believed entry of an alert, and sends no other."""
         believed = [item for item in chain if self.reviewers[item.id, item.number] in self.believed]
         alert = node.hub.fanout.live._alerts.get(alert_id)
-        if alert is not None and alert.cancel is None and not alert.ended(node.clock.now()):
+        is_sent = alert is not None and alert.cancel is None and not alert.ended(node.clock.now())
+        if is_sent:
             item = self.items.get((alert_id, alert.number))
             if item not in believed:
                 self.fail(Fault(f"node {node.number} would send {item}, which is not believed"))
-        if alert is None and chain[-1].cancels:
-            return  # an early cancel: this node was never sent anything of this alert that it believed
-        is_last = believed and believed[-1] is chain[-1]
-        if not believed or not (self.simple or is_last) or node.has_let_go(alert_id):
+        is_early_cancel = alert is None and chain[-1].cancels  # it may be the only entry that this node believed
+        is_decided = self.simple or (chain[-1] in believed and not is_early_cancel)
+        if not believed or not is_decided or node.has_let_go(alert_id):
             return
         if self.has_ended(believed[-1]):
-            if alert is not None and alert.cancel is None and not alert.ended(node.clock.now()):
+            if is_sent:
                 self.fail(Fault(f"node {node.number} would still send {alert_id}, which ended with {believed[-1]}"))
         elif alert is None or alert.number < believed[-1].number:
             self.fail(Fault(f"node {node.number} has not applied {believed[-1]}"))

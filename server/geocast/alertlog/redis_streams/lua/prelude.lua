@@ -7,7 +7,8 @@
 --                    beat, beat_ms   id and time of the last heartbeat
 --                    sum, summed     the running digest of all items but heartbeats, and the id of the last one in it
 --   stream     entries:     e epoch  n seq  i id  r revision  k kind  x ends_at in ms  p payload  c checksum
---                           t token of the append, and number of the attempt  m "1" if the next entry belongs to the same chain
+--                           t token of the append, and number of the attempt
+--                           m "1" if the next entry belongs to the same chain
 --                           z padding of an entry with a place: see `append`
 --              heartbeats:  e epoch  n seq of the last entry  h "1"; there is one at a time
 --   ends       sorted set: id -> the latest ends_at of its entries
